@@ -1,0 +1,199 @@
+"""The avatar itself: who, how they look, how their splats follow the mesh, and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gsth import artifacts, head, math3d, media, render
+from gsth.errors import ArtifactError, InputError
+from gsth.head import HeadModel, ShapedHead
+from gsth.types import Cameras, Coin, HeadId, Identity, Motion, RiggedSplats, Splats, dims
+
+KIND = "avatar"
+MAX_WEIGHT = 2.5
+"""Corrective weights are whitened over the training clip; beyond this many deviations they are held."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source(Coin):
+    """The clip that an avatar was trained on, and what tracking found there."""
+
+    clip_path: Path
+    sha256: str
+    fps: float
+    crop_px: tuple[int, int, int, int]
+    """x0, y0, x1, y1 of the picture that ``Avatar.cameras`` shows, clip pixels."""
+    train_frames: int
+    """How many of the tracked frames, from the start, were trained on; the rest was never seen."""
+    frame_ids: Tensor = dims("t")
+    landmarks_px: Tensor = dims("t l 2")
+    """Detected landmarks, px of the crop at training size."""
+    found: Tensor = dims("t")
+    error_pct: Tensor = dims("t")
+
+
+@dataclass(frozen=True, eq=False)
+class Correctives(Coin):
+    """Linear deltas of each splat, driven by a few weights that the motion gives (b of them, x motion features)."""
+
+    mean: Tensor = dims("x")
+    basis: Tensor = dims("b x")
+    """weights = basis @ (features - mean), whitened over the training clip."""
+    means_delta: Tensor = dims("n b 3")
+    """Triangle units."""
+    sh_delta: Tensor = dims("n b 3")
+    """Added to the SH coefficient of degree 0."""
+
+    def weights(self, motion: Motion) -> Tensor:
+        """[t b], bounded so that poses never seen cannot tear the picture."""
+        raw = (motion_features(motion) - self.mean) @ self.basis.T
+        return MAX_WEIGHT * torch.tanh(raw / MAX_WEIGHT)
+
+    def apply(self, splats: RiggedSplats, weights: Tensor) -> RiggedSplats:
+        """The splats for one frame's weights [b]."""
+        means = splats.means_tri + torch.einsum("b,nbc->nc", weights, self.means_delta)
+        sh0 = splats.sh[:, :1] + torch.einsum("b,nbc->nc", weights, self.sh_delta)[:, None]
+        return splats.replace(means_tri=means, sh=torch.cat((sh0, splats.sh[:, 1:]), 1))
+
+
+def motion_features(motion: Motion) -> Tensor:
+    """What correctives listen to, [t x]: expressions, then rotation vectors of neck, head and torso."""
+    turns = math3d.quat_to_rotvec(torch.cat((motion.joints[:, 1:3], motion.T_world_head[:, None, :4]), 1))
+    return torch.cat((motion.expr, turns.flatten(1)), 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Avatar:
+    """A person who can be posed and drawn."""
+
+    head: HeadModel
+    identity: Identity
+    splats: RiggedSplats
+    cameras: Cameras
+    """The camera of the training crop; its viewmat is the identity."""
+    motion: Motion
+    """The tracked motion of the whole source clip."""
+    source: Source
+    plate: Tensor | None = None
+    """The still background [h w 3], 0 to 1, or None."""
+    correctives: Correctives | None = None
+    speech: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weights of the person's own speech network; empty where none was trained."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What else the artifact records, for example scores."""
+
+    @cached_property
+    def shaped(self) -> ShapedHead:
+        """The head model in this person's shape."""
+        return self.head.shaped(self.identity)
+
+    def pose(self, motion: Motion) -> Splats:
+        """Splats of one frame, world frame.
+
+        Raises:
+            InputError: ``motion`` is not exactly one frame, or belongs to another head model.
+        """
+        if len(motion) != 1:
+            raise InputError(f"pose takes one frame, got a motion of {len(motion)}; pass motion[i]")
+        splats = self.splats
+        if self.correctives is not None:
+            splats = self.correctives.apply(splats, self.correctives.weights(motion)[0])
+        return render.rig(splats, self.shaped.posed(motion))
+
+    def background(self) -> Tensor:
+        """What stands behind the person in the training view: the plate, else mid grey [3]."""
+        return torch.full((3,), 0.5) if self.plate is None else self.plate
+
+    def save(self, folder: Path) -> None:
+        """Write the artifact, whole or not at all; an avatar already there is replaced."""
+        s, splats, c = self.source, self.splats, self.correctives
+        arrays = {
+            "identity.shape": self.identity.shape,
+            "motion.expr": self.motion.expr,
+            "motion.joints": self.motion.joints,
+            "motion.T_world_head": self.motion.T_world_head,
+            "cameras.K": self.cameras.Ks[0],
+            "source.frame_ids": s.frame_ids,
+            "source.landmarks_px": s.landmarks_px,
+            "source.found": s.found,
+            "source.error_pct": s.error_pct,
+            **{f"splats.{n}": getattr(splats, n) for n in _SPLATS},
+            **{f"speech.{n}": w for n, w in self.speech.items()},
+        }
+        if self.identity.offsets is not None:
+            arrays["identity.offsets"] = self.identity.offsets
+        if c is not None:
+            arrays |= {f"correctives.{n}": getattr(c, n) for n in _CORRECTIVES}
+        meta = {
+            **self.meta,
+            "head": vars(self.head.id),
+            "fps": self.motion.fps,
+            "size": [self.cameras.width, self.cameras.height],
+            "source": {
+                "clip_path": str(s.clip_path),
+                "sha256": s.sha256,
+                "fps": s.fps,
+                "crop_px": list(s.crop_px),
+                "train_frames": s.train_frames,
+            },
+        }
+        with artifacts.writing(folder, KIND, meta) as tmp:
+            artifacts.save_arrays(tmp, arrays)
+            if self.plate is not None:
+                media.write_image(tmp / "plate.png", (self.plate.clamp(0, 1) * 255).round().byte().numpy())
+
+    @classmethod
+    def load(cls, folder: Path) -> Avatar:
+        """Read an artifact. Raises ArtifactError where it is damaged or not an avatar."""
+        meta = artifacts.read_meta(folder, KIND)
+        arrays = artifacts.load_arrays(folder)
+        try:
+            return cls._from(folder, meta, arrays)
+        except KeyError as e:
+            raise ArtifactError(f"{folder}: the avatar lacks {e}; train it again") from e
+
+    @classmethod
+    def _from(cls, folder: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Avatar:
+        head_id = HeadId(**meta["head"])
+        width, height = meta["size"]
+        src = meta["source"]
+        plate = folder / "plate.png"
+        has_correctives = "correctives.mean" in arrays
+        return cls(
+            head=head.load(head_id),
+            identity=Identity(head_id, arrays["identity.shape"], arrays.get("identity.offsets")),
+            splats=RiggedSplats(**{n: arrays[f"splats.{n}"] for n in _SPLATS}),
+            cameras=Cameras(torch.eye(4)[None], arrays["cameras.K"][None], width, height),
+            motion=Motion(
+                head_id,
+                meta["fps"],
+                arrays["motion.expr"],
+                arrays["motion.joints"],
+                arrays["motion.T_world_head"],
+            ),
+            source=Source(
+                Path(src["clip_path"]),
+                src["sha256"],
+                src["fps"],
+                tuple(src["crop_px"]),
+                src["train_frames"],
+                **{n: arrays[f"source.{n}"] for n in ("frame_ids", "landmarks_px", "found", "error_pct")},
+            ),
+            plate=torch.from_numpy(media.read_image(plate)).float() / 255 if plate.exists() else None,
+            correctives=Correctives(**{n: arrays[f"correctives.{n}"] for n in _CORRECTIVES})
+            if has_correctives
+            else None,
+            speech={n[len("speech.") :]: w for n, w in arrays.items() if n.startswith("speech.")},
+            meta=meta,
+        )
+
+
+_SPLATS = ("face_ids", "means_tri", "quats_tri", "log_scales", "logit_opacities", "sh")
+_CORRECTIVES = ("mean", "basis", "means_delta", "sh_delta")

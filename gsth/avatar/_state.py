@@ -1,0 +1,143 @@
+"""What training changes: parameters, optimiser, records; and how it goes to disk and back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gsth.avatar import _density
+from gsth.avatar._config import AvatarConfig
+from gsth.avatar._refine import MotionRefinement
+from gsth.errors import ArtifactError
+from gsth.types import Motion, RiggedSplats
+
+LEARNING_RATES = {
+    "means_tri": (1e-2, 5e-4),
+    "quats_tri": (5e-3, 1e-3),
+    "log_scales": (1e-2, 2e-3),
+    "logit_opacities": (5e-2, 1e-2),
+    "sh": (1e-2, 1e-3),
+    "means_delta": (2e-3, 2e-4),
+    "sh_delta": (2e-3, 2e-4),
+}
+"""First and last step size of each parameter (geometric in between); positions in triangle units."""
+
+
+@dataclass
+class TrainState:
+    """What training changes."""
+
+    face_ids: Tensor
+    params: dict[str, Tensor]
+    optimizer: torch.optim.Adam
+    record: _density.GradientRecord
+    refinement: MotionRefinement
+    generator: torch.Generator
+    order: Tensor
+    """Frames still to come in this pass over the clip."""
+    step: int = 0
+
+    def rigged(self) -> RiggedSplats:
+        """The splats as they are now; differentiable."""
+        p = self.params
+        return RiggedSplats(
+            self.face_ids, p["means_tri"], p["quats_tri"], p["log_scales"], p["logit_opacities"], p["sh"]
+        )
+
+
+def fresh(motion: Motion, face_ids: Tensor, params: dict[str, Tensor], generator: torch.Generator) -> TrainState:
+    """The state of a run that begins with these splats."""
+    params = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+    groups = [{"params": [p], "name": name, "lr": LEARNING_RATES[name][0]} for name, p in params.items()]
+    return TrainState(
+        face_ids,
+        params,
+        torch.optim.Adam(groups, eps=1e-15, fused=True),
+        _density.GradientRecord.empty(len(face_ids)),
+        MotionRefinement.zeros(motion),
+        generator,
+        torch.zeros(0, dtype=torch.int64),
+    )
+
+
+def change_density(state: TrainState, config: AvatarConfig) -> None:
+    """Remove and split splats, and carry the optimiser's moments over."""
+    values = {name: p.detach() for name, p in state.params.items()}
+    change = _density.plan(state.record, values["logit_opacities"], config.density, config.max_splats)
+    fresh = _density.split_long_axis(values, change)
+    kept = len(change.source) - change.added
+    for group in state.optimizer.param_groups:
+        old = group["params"][0]
+        new = fresh[group["name"]].requires_grad_()
+        moments = state.optimizer.state.pop(old, None)
+        if moments is not None:
+            for key in ("exp_avg", "exp_avg_sq"):
+                moments[key] = moments[key][change.source].clone()
+                moments[key][kept:] = 0
+            state.optimizer.state[new] = moments
+        group["params"] = [new]
+        state.params[group["name"]] = new
+    state.face_ids = state.face_ids[change.source]
+    state.record = _density.GradientRecord.empty(len(state.face_ids))
+
+
+def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
+    """Write all that the rest of the run depends on; keeps the last two checkpoints."""
+    r = state.refinement
+    tensors = {
+        "face_ids": state.face_ids,
+        "order": state.order,
+        "generator": state.generator.get_state(),
+        "record.total": state.record.total,
+        "record.seen": state.record.seen,
+        **{f"refinement.{n}": getattr(r, n) for n in ("values", "first", "second", "count")},
+    }
+    for group in state.optimizer.param_groups:
+        (p,), name = group["params"], group["name"]
+        tensors[f"param.{name}"] = p.detach()
+        for key, value in state.optimizer.state[p].items():
+            tensors[f"adam.{name}.{key}"] = value
+    path = work / f"checkpoint-{state.step:07d}.safetensors"
+    part = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"digest": digest, "step": str(state.step)})
+    os.replace(part, path)
+    for old in sorted(work.glob("checkpoint-*.safetensors"))[:-2]:
+        old.unlink()
+    return path
+
+
+def resume(work: Path, digest: str, motion: Motion) -> TrainState | None:
+    """The newest checkpoint of this very run, or None."""
+    for path in sorted(work.glob("checkpoint-*.safetensors"), reverse=True):
+        try:
+            with safe_open(path, "pt") as f:
+                meta = f.metadata()
+                if meta["digest"] != digest:
+                    continue
+                saved = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 (not a dict)
+        except Exception as e:
+            raise ArtifactError(
+                f"{path}: the checkpoint cannot be read ({e}); delete it to go on from an older one"
+            ) from e
+        return _restore(motion, saved, int(meta["step"]))
+    return None
+
+
+def _restore(motion: Motion, saved: dict[str, Tensor], step: int) -> TrainState:
+    names = [key[len("param.") :] for key in saved if key.startswith("param.")]
+    # Group order decides nothing, but keep that of a fresh run.
+    params = {n: saved[f"param.{n}"] for n in LEARNING_RATES if n in names}
+    state = fresh(motion, saved["face_ids"], params, torch.Generator())
+    state.generator.set_state(saved["generator"])
+    for name, p in state.params.items():
+        state.optimizer.state[p] = {key: saved[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    state.record = _density.GradientRecord(saved["record.total"], saved["record.seen"])
+    state.refinement = MotionRefinement(*(saved[f"refinement.{n}"] for n in ("values", "first", "second", "count")))
+    state.order, state.step = saved["order"], step
+    return state

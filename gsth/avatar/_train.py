@@ -1,0 +1,253 @@
+"""Training: a Track in, events out, an avatar artifact and resumable checkpoints in the work folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gsth import artifacts, head, render
+from gsth.avatar import _losses, _regions, _state
+from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features
+from gsth.avatar._config import AvatarConfig
+from gsth.avatar._init import initial_splats
+from gsth.avatar._state import TrainState
+from gsth.errors import DivergedError, InputError
+from gsth.head import HeadModel
+from gsth.render import torch_ref
+from gsth.types import Cameras, Densified, Done, Event, Motion, Saved, Step, Track
+
+_REPORT_EVERY = 20
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What training looks at and never changes."""
+
+    track: Track
+    head: HeadModel
+    shaped: head.ShapedHead
+    train_frames: Tensor
+    """Indices of the frames that may be trained on, [m]."""
+    corrective_mean: Tensor
+    corrective_basis: Tensor
+    corrective_weights: Tensor
+    """[t b]."""
+    face_size: Tensor
+    """Size of each triangle at rest, m, [f]."""
+    max_offset: Tensor
+    max_scale: Tensor
+
+    def cameras(self, scale: float) -> Cameras:
+        cam = self.track.cameras
+        K = cam.Ks * torch.tensor((scale, scale, 1.0))[:, None]
+        return Cameras(cam.viewmats, K, round(cam.width * scale), round(cam.height * scale))
+
+
+def train(track: Track, config: AvatarConfig, work: Path, train_frames: int) -> Iterator[Event]:
+    """Fit an avatar to the first ``train_frames`` frames of a track.
+
+    Checkpoints go to ``work``; a run that was killed goes on from the last one and ends the same. The last event is
+    ``Done`` with the folder of the avatar artifact inside ``work``.
+
+    Raises:
+        InputError: The track is for another head model, or shows no face in the training frames.
+        DivergedError: A loss or parameter stopped being finite; names it and the last good checkpoint.
+    """
+    model = head.load(track.identity.head)
+    scene = _scene(track, model, train_frames, config)
+    work.mkdir(parents=True, exist_ok=True)
+    digest = _digest(track, config, train_frames)
+    state = _state.resume(work, digest, scene.track.motion)
+    if state is None:
+        state = _start(scene, config, train_frames)
+    average = 0.0
+    while state.step < config.steps:
+        loss, psnr = _one_step(scene, state, config, work)
+        average = psnr if average == 0 else 0.95 * average + 0.05 * psnr
+        if state.step % _REPORT_EVERY == 0 or state.step == config.steps:
+            values = {"loss": loss, "psnr_db": average, "splats": float(len(state.face_ids))}
+            yield Step("train", state.step, config.steps, values)
+        if _density_due(state.step, config):
+            _state.change_density(state, config)
+            yield Densified(state.step, len(state.face_ids))
+        if state.step % config.checkpoint_every == 0 and state.step < config.steps:
+            yield Saved(_state.save_checkpoint(work, digest, state))
+    out = work / "avatar"
+    _avatar(scene, state, train_frames).save(out)
+    yield Done(out, {"psnr_db": average, "splats": float(len(state.face_ids))})
+
+
+def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConfig) -> _Scene:
+    shaped = model.shaped(track.identity)
+    frames = track.found[:train_frames].nonzero()[:, 0]
+    if len(frames) == 0:
+        raise InputError(f"{track.clip.path}: no face was found in the {train_frames} training frames")
+    features = motion_features(track.motion)
+    mean, basis = _corrective_basis(features[frames], config.correctives)
+    empty = torch.zeros(0, len(basis), 3)
+    weights = Correctives(mean, basis, empty, empty).weights(track.motion)
+    sizes = torch_ref.triangle_frames(shaped.rest, model.faces)[2]
+    limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale")]
+    return _Scene(track, model, shaped, frames, mean, basis, weights, sizes, *limits)
+
+
+def _corrective_basis(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Mean [x] and whitening projection [b x] on the principal directions of the training motion."""
+    mean = features.mean(0)
+    # Rotations are rad, expressions 0 to 1: a turn of 0.25 rad counts as much as a full expression.
+    scale = torch.ones(features.shape[1])
+    scale[-9:] = 4.0
+    _, deviation, directions = torch.linalg.svd((features - mean) * scale, full_matrices=False)
+    deviation = deviation / max(len(features) - 1, 1) ** 0.5
+    strong = deviation[:size] > 1e-3
+    return mean, directions[:size][strong] * scale / deviation[:size][strong, None]
+
+
+def _start(scene: _Scene, config: AvatarConfig, train_frames: int) -> TrainState:
+    first = initial_splats(scene.track, scene.head, train_frames, config)
+    n, b = len(first.face_ids), len(scene.corrective_basis)
+    sh = torch.zeros(n, (config.sh_degree + 1) ** 2, 3)
+    sh[:, :1] = first.sh
+    params = {
+        "means_tri": first.means_tri,
+        "quats_tri": first.quats_tri,
+        "log_scales": first.log_scales,
+        "logit_opacities": first.logit_opacities,
+        "sh": sh,
+        "means_delta": torch.zeros(n, b, 3),
+        "sh_delta": torch.zeros(n, b, 3),
+    }
+    return _state.fresh(scene.track.motion, first.face_ids, params, torch.Generator().manual_seed(config.seed))
+
+
+def _next_frame(scene: _Scene, state: TrainState) -> int:
+    if len(state.order) == 0:
+        if state.step:
+            state.refinement.anchor()
+        state.order = scene.train_frames[torch.randperm(len(scene.train_frames), generator=state.generator)]
+    frame = int(state.order[0])
+    state.order = state.order[1:]
+    return frame
+
+
+def _target(scene: _Scene, frame: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Picture [h w 3], matte [h w] and background at this scale.
+
+    Without a plate the person is trained on mid grey: what moves behind must not be painted onto the splats.
+    """
+    image = torch.from_numpy(scene.track.images[frame].copy()).float() / 255
+    matte = torch.from_numpy(scene.track.mattes[frame].copy()).float() / 255
+    plate = scene.track.plate
+    background = torch.full((3,), 0.5)
+    if plate is None:
+        image = image * matte[..., None] + background * (1 - matte[..., None])
+    if scale != 1:
+        image, matte = _shrink(image, scale), _shrink(matte[..., None], scale)[..., 0]
+    if plate is not None:
+        background = _shrink(plate, scale) if scale != 1 else plate
+    return image, matte, background
+
+
+def _shrink(image: Tensor, scale: float) -> Tensor:
+    size = (round(image.shape[0] * scale), round(image.shape[1] * scale))
+    return torch.nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="area")[0].permute(1, 2, 0)
+
+
+def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path) -> tuple[float, float]:
+    scale = 0.5 if state.step < config.coarse_until * config.steps else 1.0
+    frame = _next_frame(scene, state)
+    image, matte, background = _target(scene, frame, scale)
+    motion: Motion = scene.track.motion[frame]
+    leaf = state.refinement.leaf(frame)
+    if config.pose_refinement:
+        motion = state.refinement.apply(motion, leaf)
+    rigged = state.rigged()
+    deltas = Correctives(
+        scene.corrective_mean, scene.corrective_basis, state.params["means_delta"], state.params["sh_delta"]
+    )
+    splats = render.rig(deltas.apply(rigged, scene.corrective_weights[frame]), scene.shaped.posed(motion))
+    rendered = render.render(splats, scene.cameras(scale), background=background)
+    h, w = matte.shape
+    weight_map = _losses.pixel_weights(scene.track.landmarks_px[frame] * scale, h, w, config.loss)
+    limits = _losses.Bounds.of(state.face_ids, scene.face_size, scene.max_offset, scene.max_scale)
+    loss = _losses.picture(rendered, image, matte, weight_map, config.loss)
+    loss = loss + _losses.bounds(rigged, limits, config.loss)
+    loss = loss + config.loss.corrective * (deltas.means_delta.square().mean() + deltas.sh_delta.square().mean())
+    loss = loss + state.refinement.penalty(leaf)
+    if not torch.isfinite(loss):
+        raise DivergedError(_diagnosis(state, work))
+    loss.backward()
+    state.record.add(rendered)
+    _set_learning_rates(state, config)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    if config.pose_refinement and leaf.grad is not None:
+        state.refinement.step(frame, leaf.grad)
+    state.step += 1
+    with torch.no_grad():
+        mse = (rendered.rgb[0] - image).square().mean().item()
+    return loss.item(), -10 * math.log10(max(mse, 1e-10))
+
+
+def _diagnosis(state: TrainState, work: Path) -> str:
+    bad = [name for name, p in state.params.items() if not torch.isfinite(p).all()]
+    last = max(work.glob("checkpoint-*.safetensors"), default=None)
+    what = f"{', '.join(bad)} of the splats" if bad else "the loss (the splats are finite: look at the track)"
+    return f"step {state.step}: {what} stopped being finite; last good checkpoint: {last or 'none yet'}"
+
+
+def _set_learning_rates(state: TrainState, config: AvatarConfig) -> None:
+    progress = state.step / config.steps
+    for group in state.optimizer.param_groups:
+        start, end = _state.LEARNING_RATES[group["name"]]
+        group["lr"] = start * (end / start) ** progress
+
+
+def _density_due(step: int, config: AvatarConfig) -> bool:
+    d = config.density
+    return d.every > 0 and step % d.every == 0 and d.start * config.steps <= step <= d.stop * config.steps
+
+
+def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
+    track = scene.track
+    p = {name: value.detach() for name, value in state.params.items()}
+    correctives = None
+    if len(scene.corrective_basis):
+        correctives = Correctives(scene.corrective_mean, scene.corrective_basis, p["means_delta"], p["sh_delta"])
+    return Avatar(
+        head=scene.head,
+        identity=track.identity,
+        splats=state.rigged().replace(**{n: p[n] for n in p if n not in ("means_delta", "sh_delta")}),
+        cameras=track.cameras,
+        motion=track.motion.replace(audio=None),
+        source=Source(
+            clip_path=track.clip.path,
+            sha256=artifacts.sha256(track.clip.path),
+            fps=track.clip.fps,
+            crop_px=track.crop_px,
+            train_frames=train_frames,
+            frame_ids=track.frame_ids,
+            landmarks_px=track.landmarks_px,
+            found=track.found,
+            error_pct=track.error_pct,
+        ),
+        plate=track.plate,
+        correctives=correctives,
+    )
+
+
+def _digest(track: Track, config: AvatarConfig, train_frames: int) -> str:
+    """What a checkpoint must share with a run to be continued by it."""
+    h = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
+    h.update(f"{track.clip.path.name} {train_frames} {track.identity.head}".encode())
+    for t in (track.motion.expr, track.motion.T_world_head, track.identity.shape, track.cameras.Ks):
+        h.update(t.numpy().tobytes())
+    return h.hexdigest()

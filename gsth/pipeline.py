@@ -1,0 +1,232 @@
+"""The whole road: a video in, a talking avatar out. Calls the rooms in order and passes their events on."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsth.avatar._config import AvatarConfig
+from gsth.errors import InputError
+from gsth.track._config import TrackConfig
+from gsth.types import Done, Event, Notice, Saved, Step
+
+if TYPE_CHECKING:
+    from gsth.avatar import Avatar
+    from gsth.types import Clip, Motion, Track
+
+SOUND_RATE = 48_000
+"""Of the sound in videos that gsth writes, Hz."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Track a clip, train an avatar on it, teach it to speak, and score it on the part it never saw."""
+
+    track: TrackConfig = field(default_factory=TrackConfig)
+    avatar: AvatarConfig = field(default_factory=AvatarConfig)
+
+
+def work_folder(out: Path) -> Path:
+    """Where a run keeps its track and checkpoints until ``out`` is complete."""
+    return out.with_name(out.name + ".work")
+
+
+def train(clip_path: Path, out: Path, config: TrainConfig) -> Iterator[Event]:
+    """Make the avatar artifact ``out`` from a video; goes on where a killed run stopped.
+
+    Raises:
+        InputError: The video cannot be used, or ``out`` is something else than an avatar.
+    """
+    from gsth import artifacts, media
+
+    clip = media.probe(clip_path)
+    artifacts.check_out(out, "avatar")
+    work = work_folder(out)
+    with artifacts.lock(work):
+        yield from _tracked(clip, work / "track", config.track)
+        trained = work / "train" / "avatar"
+        yield from _trained(work, config, trained)
+        yield from _finished(trained, out)
+    shutil.rmtree(work)
+    yield from _scored(out)
+
+
+def _tracked(clip: Clip, folder: Path, config: TrackConfig) -> Iterator[Event]:
+    from gsth import artifacts, track
+
+    key = {"sha256": artifacts.sha256(clip.path), "config": json.dumps(asdict(config), sort_keys=True)}
+    note = folder.with_name("track.json")
+    if folder.exists() and note.exists() and json.loads(note.read_text()) == key:
+        yield Notice(f"going on with the track in {folder}")
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for event in track.track(clip, config, folder):
+        if not isinstance(event, Done):
+            yield event
+    note.write_text(json.dumps(key))
+    yield Saved(folder)
+
+
+def _trained(work: Path, config: TrainConfig, trained: Path) -> Iterator[Event]:
+    from gsth import artifacts, avatar
+    from gsth.types import Clip, Motion, Track
+
+SOUND_RATE = 48_000
+"""Of the sound in videos that gsth writes, Hz."""
+
+    track: Track = artifacts.load(Track, work / "track")
+    count = config.track.train_frames(len(track.frame_ids))
+    for event in avatar.train(track, config.avatar, trained.parent, count):
+        if not isinstance(event, Done):
+            yield event
+
+
+def _finished(trained: Path, out: Path) -> Iterator[Event]:
+    """Add the person's speech network and write the artifact."""
+    from gsth import media
+    from gsth.avatar import Avatar
+    from gsth.drive import SpeechConfig, fit_speech
+
+    made = Avatar.load(trained)
+    clip = media.probe(made.source.clip_path)
+    if clip.wav is None:
+        yield Notice(f"{clip.path} has no sound: the avatar will speak with the general voice model alone")
+    else:
+        yield Step("speech", 0, 1)
+        weights = fit_speech(made, media.sound(clip.wav), SpeechConfig())
+        made = replace(made, speech=weights)
+        yield Step("speech", 1, 1)
+    made.save(out)
+    yield Saved(out)
+
+
+def _scored(out: Path) -> Iterator[Event]:
+    from gsth import evaluate
+
+    for event in evaluate.run(out, evaluate.EvalConfig()):
+        yield Done(out, event.values) if isinstance(event, Done) else event
+
+
+def drive(avatar_path: Path, driver: Any, out: Path) -> Iterator[Event]:
+    """Render a driven avatar from its training camera into a video with sound.
+
+    Args:
+        driver: A driver's ``Config``, for example ``gsth.drive.audio.Config(wav=...)``.
+    """
+    from gsth.avatar import Avatar
+    from gsth.drive import offline
+
+    made = Avatar.load(avatar_path)
+    motion = offline(driver.build(made))
+    yield from film(made, motion, getattr(driver, "wav", None), out)
+    yield Done(out, {"frames": float(len(motion)), "seconds": len(motion) / motion.fps})
+
+
+def film(made: Avatar, motion: Motion, wav: Path | None, out: Path) -> Iterator[Event]:
+    """Render every frame of a motion from the training camera and write the video, with the sound of ``wav``."""
+    from gsth import media
+
+    if out.suffix.lower() != ".mp4":
+        raise InputError(f"{out}: the video is written as .mp4, give it that ending")
+    sound = None if wav is None else media.sound(wav, SOUND_RATE)
+    total = len(motion)
+    pictures = _pictures(made, motion)
+    with _Encoder(lambda frames: media.write_video(out, frames, motion.fps, sound, SOUND_RATE)) as encoder:
+        for done, picture in enumerate(pictures, 1):
+            encoder.put(picture)
+            yield Step("render", done, total)
+
+
+def _pictures(made: Avatar, motion: Motion) -> Iterator[Any]:
+    """Frames of the training camera over the background, uint8 [h w 3]."""
+    import torch
+
+    from gsth import render
+
+    background = made.background()
+    for i in range(len(motion)):
+        with torch.no_grad():
+            drawn = render.render(made.pose(motion[i]), made.cameras, background=background)
+        yield (drawn.rgb[0].clamp(0, 1) * 255).round().byte().numpy()
+
+
+class _Encoder:
+    """Feeds a writer that pulls from an iterator, in a thread of its own: rendering and encoding overlap."""
+
+    def __init__(self, write: Callable[[Iterator[Any]], None]) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=8)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(write,), daemon=True)
+
+    def _run(self, write: Callable[[Iterator[Any]], None]) -> None:
+        try:
+            write(self._items())
+        except BaseException as e:  # handed to the caller's thread, which raises it
+            self._error = e
+
+    def _items(self) -> Iterator[Any]:
+        while (item := self._queue.get()) is not _END:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def put(self, item: Any) -> None:
+        """Hand over one picture; raises what the writer raised."""
+        while self._error is None:
+            try:
+                return self._queue.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+        raise self._error
+
+    def __enter__(self) -> _Encoder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._error is None:
+            # An error here must reach the writer too, so that it drops its half-written file.
+            self.put(_END if error is None else error)
+            self._thread.join()
+        if error is None and self._error is not None:
+            raise self._error
+
+
+_END = object()
+
+
+DEMO_SENTENCE = "Hello! I was made on a laptop, from a few seconds of video. Nobody ever filmed me saying this sentence."
+
+
+def demo(out: Path) -> Iterator[Event]:
+    """The main job on an embedded default: film the synthetic actor, train on the film, make the avatar speak.
+
+    Writes ``actor.mp4``, ``actor.avatar/``, ``hello.wav`` and ``demo.mp4`` into ``out``; what is there already and
+    whole is kept, so an interrupted demo goes on.
+    """
+    from gsth import artifacts, media, speech, synth
+    from gsth._config import presets
+    from gsth.drive import audio
+
+    clip, avatar_path, wav, video = (out / n for n in ("actor.mp4", "actor.avatar", "hello.wav", "demo.mp4"))
+    out.mkdir(parents=True, exist_ok=True)
+    if not clip.exists():
+        yield from (e for e in synth.film(synth.SynthConfig(), clip) if not isinstance(e, Done))
+    scores: dict[str, float] = {}
+    if not artifacts.is_kind(avatar_path, "avatar"):
+        for event in train(clip, avatar_path, presets(TrainConfig, "train")["quick"]):
+            scores = event.values if isinstance(event, Done) else scores
+            if not isinstance(event, Done):
+                yield event
+    said = speech.synthesize(DEMO_SENTENCE)
+    media.write_sound(wav, said.samples, said.sample_rate)
+    for event in drive(avatar_path, audio.Config(wav=wav), video):
+        if not isinstance(event, Done):
+            yield event
+    yield Done(out, scores)

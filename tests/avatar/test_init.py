@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import torch
+
+from gsth import math3d, render
+from gsth.avatar import AvatarConfig
+from gsth.avatar._init import initial_splats, spread_frames
+from gsth.head import HeadModel
+from gsth.types import Mesh, Track
+
+CONFIG = AvatarConfig(splats=800, max_splats=1000)
+
+
+def test_first_splats_already_look_like_the_clip(ball_track: Track, ball: HeadModel) -> None:
+    splats = initial_splats(ball_track, ball, 8, CONFIG)
+    mesh = ball.shaped(ball_track.identity).posed(ball_track.motion[0])
+    drawn = render.render(render.rig(splats, mesh), ball_track.cameras, background=ball_track.plate)
+    truth = torch.from_numpy(ball_track.images[0]) / 255
+    assert -10 * (drawn.rgb[0] - truth).square().mean().log10() > 20
+
+
+def test_splats_lie_on_their_triangles(ball_track: Track, ball: HeadModel) -> None:
+    base = initial_splats(ball_track, ball, 8, CONFIG)
+    mesh = ball.shaped(ball_track.identity).posed(ball_track.motion[0])
+    world = render.rig(base, Mesh(mesh.verts[:1], mesh.faces))
+    centre = math3d.transform_points(ball_track.motion.T_world_head[0], torch.zeros(3))
+    radius = (world.means - centre).norm(dim=1)
+    assert (radius > 0.085).all() and (radius < 0.14).float().mean() > 0.95
+
+
+def test_no_splats_where_the_matte_shows_no_person(ball_track: Track, ball: HeadModel) -> None:
+    half = ball_track.mattes.copy()
+    half[:, :, : half.shape[2] // 2] = 0
+    splats = initial_splats(ball_track.replace(mattes=half), ball, 8, CONFIG)
+    mesh = ball.shaped(ball_track.identity).posed(ball_track.motion[0])
+    world = render.rig(splats, mesh)
+    px = math3d.project(world.means, ball_track.cameras.Ks[0])
+    assert (px[:, 0] > ball_track.cameras.width / 2 - 8).all()
+
+
+def test_spread_frames_prefers_what_differs(ball_track: Track) -> None:
+    frames = spread_frames(ball_track, 8, 3)
+    assert len(set(frames)) == 3 and max(frames) < 8

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from gsth import render
+from gsth.avatar import Avatar, AvatarConfig, DensityConfig, train
+from gsth.errors import DivergedError, InputError
+from gsth.types import Densified, Done, Saved, Step, Track
+
+CONFIG = AvatarConfig(
+    steps=120, splats=400, max_splats=600, correctives=3, checkpoint_every=40, density=DensityConfig(every=20)
+)
+
+
+def run(track: Track, work: Path, config: AvatarConfig = CONFIG, stop_after: int | None = None) -> list:
+    events = []
+    for event in train(track, config, work, train_frames=8):
+        events.append(event)
+        if isinstance(event, Saved) and stop_after and len(events) >= stop_after:
+            break
+    return events
+
+
+@pytest.fixture(scope="module")
+def trained(ball_track: Track, tmp_path_factory: pytest.TempPathFactory) -> list:
+    """Events of one whole run; the last names its avatar."""
+    return run(ball_track, tmp_path_factory.mktemp("whole"))
+
+
+def held_out_psnr(avatar: Avatar, track: Track) -> float:
+    errors = []
+    for i in range(avatar.source.train_frames, len(track.frame_ids)):
+        drawn = render.render(avatar.pose(avatar.motion[i]), avatar.cameras, background=avatar.background())
+        errors.append((drawn.rgb[0] - torch.from_numpy(track.images[i]) / 255).square().mean())
+    return float(-10 * torch.stack(errors).mean().log10())
+
+
+def test_training_shows_frames_never_seen(ball_track: Track, trained: list) -> None:
+    events, avatar = trained, Avatar.load(trained[-1].path)
+    mean_image = torch.from_numpy(ball_track.images[:8] / 255).float().mean(0)
+    baseline = -10 * (torch.from_numpy(ball_track.images[8:]) / 255 - mean_image).square().mean().log10()
+    assert held_out_psnr(avatar, ball_track) > float(baseline) + 3
+    assert isinstance(events[-1], Done)
+    assert any(isinstance(e, Densified) for e in events)
+    assert len(avatar.splats.face_ids) <= CONFIG.max_splats
+    assert [e for e in events if isinstance(e, Step)][-1].done == CONFIG.steps
+
+
+def test_killed_run_ends_the_same(ball_track: Track, trained: list, tmp_path: Path) -> None:
+    whole = Avatar.load(trained[-1].path)
+    interrupted = run(ball_track, tmp_path / "cut", stop_after=1)
+    assert isinstance(interrupted[-1], Saved)
+    rest = run(ball_track, tmp_path / "cut")
+    assert [e for e in rest if isinstance(e, Step)][0].done > 40
+    cut = Avatar.load(rest[-1].path)
+    for f in dataclasses.fields(whole.splats):
+        torch.testing.assert_close(getattr(cut.splats, f.name), getattr(whole.splats, f.name), rtol=0, atol=0)
+
+
+def test_checkpoint_of_another_config_is_not_continued(ball_track: Track, tmp_path: Path) -> None:
+    run(ball_track, tmp_path, stop_after=1)
+    other = dataclasses.replace(CONFIG, seed=1, steps=60)
+    steps = [e for e in run(ball_track, tmp_path, other) if isinstance(e, Step)]
+    assert steps[0].done < 40
+
+
+def test_avatar_artifact_round_trip(ball_track: Track, trained: list, tmp_path: Path) -> None:
+    avatar = Avatar.load(trained[-1].path)
+    avatar.save(tmp_path / "again")
+    again = Avatar.load(tmp_path / "again")
+    a, b = avatar.pose(avatar.motion[3]), again.pose(again.motion[3])
+    torch.testing.assert_close(a.means, b.means, rtol=0, atol=0)
+    torch.testing.assert_close(a.sh, b.sh, rtol=0, atol=0)
+    assert again.source.crop_px == ball_track.crop_px
+    torch.testing.assert_close(again.background(), ball_track.plate, atol=0.5 / 255, rtol=0)
+
+
+def test_pose_refuses_other_heads_and_several_frames(trained: list) -> None:
+    avatar = Avatar.load(trained[-1].path)
+    with pytest.raises(InputError, match="one frame"):
+        avatar.pose(avatar.motion)
+    stranger = avatar.motion.replace(head=dataclasses.replace(avatar.motion.head, name="other"))
+    with pytest.raises(InputError, match="other"):
+        avatar.pose(stranger[0])
+
+
+def test_nan_stops_with_the_name_of_what_broke(ball_track: Track, tmp_path: Path) -> None:
+    broken = ball_track.replace(plate=torch.full_like(ball_track.plate, float("nan")))
+    with pytest.raises((DivergedError, InputError)):
+        run(broken, tmp_path)
+
+
+def test_no_face_in_the_training_part(ball_track: Track, tmp_path: Path) -> None:
+    blind = ball_track.replace(found=torch.zeros_like(ball_track.found))
+    with pytest.raises(InputError, match="no face"):
+        run(blind, tmp_path)
