@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class GsthError(Exception):
     """Base of every error that gsth raises on purpose; the CLI prints it and exits with 2."""
@@ -31,3 +36,31 @@ class MissingExtraError(GsthError, ImportError):
 
 class DivergedError(GsthError):
     """An optimisation produced a value that is not finite."""
+
+
+class OutputError(GsthError):
+    """A file or folder could not be written: no space, no permission, a folder that is in the way."""
+
+
+_CANNOT_WRITE = {
+    errno.ENOSPC: "free some space or write somewhere else",
+    errno.EDQUOT: "free some space or write somewhere else",
+    errno.EFBIG: "this system limits the size of files; raise the limit or write somewhere else",
+    errno.EACCES: "choose a folder that you may write in",
+    errno.EPERM: "choose a folder that you may write in",
+    errno.EROFS: "choose a folder that you may write in",
+    errno.ENOTDIR: "a part of the path is a file; choose another name",
+    errno.EEXIST: "a part of the path is a file; choose another name",
+}
+
+
+@contextlib.contextmanager
+def writes(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing into OutputError; what it says against reading passes unchanged."""
+    try:
+        yield
+    except OSError as error:
+        advice = _CANNOT_WRITE.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise OutputError(f"{path}: cannot be written ({error.strerror}): {advice}") from error

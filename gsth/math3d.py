@@ -109,9 +109,7 @@ def transform_points(T_a_b: Tensor, points_b: Tensor) -> Tensor:
 
 def transform_mul(T_a_b: Tensor, T_b_c: Tensor) -> Tensor:
     """T_a_c, [..., 7]."""
-    return torch.cat(
-        (quat_mul(T_a_b[..., :4], T_b_c[..., :4]), transform_points(T_a_b, T_b_c[..., 4:])), -1
-    )
+    return torch.cat((quat_mul(T_a_b[..., :4], T_b_c[..., :4]), transform_points(T_a_b, T_b_c[..., 4:])), -1)
 
 
 def transform_inverse(T_a_b: Tensor) -> Tensor:

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Coin")
 
 
-def _dims(spec: str) -> Any:
+def dims(spec: str) -> Any:
     """A dataclass field that holds an array of the given shape (letters name sizes, digits are literal)."""
     return field(metadata={"dims": spec.split()})
 
 
-def _maybe(spec: str) -> Any:
-    """Like ``_dims``, but None is allowed and is the default."""
+def maybe_dims(spec: str) -> Any:
+    """Like ``dims``, but None is allowed and is the default."""
     return field(default=None, metadata={"dims": spec.split()})
 
 
@@ -101,9 +101,9 @@ class Identity(Coin):
     """Who it is: coefficients of a head model, and what its basis cannot say."""
 
     head: HeadId
-    shape: Tensor = _dims("s")
+    shape: Tensor = dims("s")
     """Coefficients; the prior of each is the standard normal distribution."""
-    offsets: Tensor | None = _maybe("v 3")
+    offsets: Tensor | None = maybe_dims("v 3")
     """Offsets of the neutral vertices, model frame, m."""
 
 
@@ -113,13 +113,13 @@ class Motion(Coin):
 
     head: HeadId
     fps: float
-    expr: Tensor = _dims("t e")
+    expr: Tensor = dims("t e")
     """Expression activations, 0 to 1, in the head model's order (ARKit names for the built-in head)."""
-    joints: Tensor = _dims("t j 4")
+    joints: Tensor = dims("t j 4")
     """Rotation of each joint relative to its parent, in the model's axes; identity is the rest pose."""
-    T_world_head: Tensor = _dims("t 7")
+    T_world_head: Tensor = dims("t 7")
     """Places the model's root frame (which the torso keeps) in the world."""
-    audio: Tensor | None = _maybe("t d")
+    audio: Tensor | None = maybe_dims("t d")
     """Audio features of each frame, for avatars whose deformation listens."""
 
     def __len__(self) -> int:
@@ -143,9 +143,9 @@ class Motion(Coin):
 class Cameras(Coin):
     """Pinhole cameras of one size."""
 
-    viewmats: Tensor = _dims("c 4 4")
+    viewmats: Tensor = dims("c 4 4")
     """World to camera, OpenCV axes."""
-    Ks: Tensor = _dims("c 3 3")
+    Ks: Tensor = dims("c 3 3")
     """Intrinsics, px."""
     width: int
     height: int
@@ -155,8 +155,8 @@ class Cameras(Coin):
 class Mesh(Coin):
     """Posed surfaces, world frame."""
 
-    verts: Tensor = _dims("t v 3")
-    faces: Tensor = _dims("f 3")
+    verts: Tensor = dims("t v 3")
+    faces: Tensor = dims("f 3")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +164,7 @@ class Track(Coin):
     """A clip of a person, tracked: all that training needs."""
 
     clip: Clip
-    frame_ids: Tensor = _dims("t")
+    frame_ids: Tensor = dims("t")
     """Index in the clip of each tracked frame, int64, rising."""
     crop_px: tuple[int, int, int, int]
     """x0, y0, x1, y1 in clip pixels: the square that ``images`` show. It may reach past the frame (black there)."""
@@ -172,17 +172,17 @@ class Track(Coin):
     """One camera, that of the crop at training size; its viewmat is the identity, so world = camera."""
     identity: Identity
     motion: Motion
-    landmarks_px: Tensor = _dims("t l 2")
+    landmarks_px: Tensor = dims("t l 2")
     """Detected landmarks, px of ``images``."""
-    found: Tensor = _dims("t")
+    found: Tensor = dims("t")
     """bool: the face was detected in this frame; where False, motion and landmarks are interpolated."""
-    error_pct: Tensor = _dims("t")
+    error_pct: Tensor = dims("t")
     """Reprojection error of the face landmarks, mean over them, % of the inter-ocular distance in that frame."""
-    images: np.ndarray = _dims("t h w 3")
+    images: np.ndarray = dims("t h w 3")
     """uint8 frames, crop at training size, memory-mapped from the work folder."""
-    mattes: np.ndarray = _dims("t h w")
+    mattes: np.ndarray = dims("t h w")
     """uint8 person mattes, 255 is person, memory-mapped."""
-    plate: Tensor | None = _maybe("h w 3")
+    plate: Tensor | None = maybe_dims("h w 3")
     """The still background without the person, or None where the camera moves."""
 
 
@@ -190,16 +190,16 @@ class Track(Coin):
 class RiggedSplats(Coin):
     """Gaussians that live in triangle frames; optimised values under honest names."""
 
-    face_ids: Tensor = _dims("n")
+    face_ids: Tensor = dims("n")
     """The triangle that carries each splat, int64."""
-    means_tri: Tensor = _dims("n 3")
+    means_tri: Tensor = dims("n 3")
     """Centres in the triangle's frame, in units of its size."""
-    quats_tri: Tensor = _dims("n 4")
+    quats_tri: Tensor = dims("n 4")
     """Rotations in the triangle's frame, any length but 0."""
-    log_scales: Tensor = _dims("n 3")
+    log_scales: Tensor = dims("n 3")
     """Log of standard deviations in units of the triangle's size."""
-    logit_opacities: Tensor = _dims("n")
-    sh: Tensor = _dims("n k 3")
+    logit_opacities: Tensor = dims("n")
+    sh: Tensor = dims("n k 3")
     """Spherical-harmonic colour coefficients, world frame directions, gsplat's convention (rgb = 0.5 + C0 sh0 ...)."""
 
 
@@ -207,30 +207,30 @@ class RiggedSplats(Coin):
 class Splats(Coin):
     """Gaussians ready to draw: activated values, world frame. Whatever can be drawn is one of these."""
 
-    means: Tensor = _dims("n 3")
-    quats: Tensor = _dims("n 4")
+    means: Tensor = dims("n 3")
+    quats: Tensor = dims("n 4")
     """Any length but 0; normalised by the renderer."""
-    scales: Tensor = _dims("n 3")
+    scales: Tensor = dims("n 3")
     """Standard deviations along the splat's own axes, m (not logs)."""
-    opacities: Tensor = _dims("n")
+    opacities: Tensor = dims("n")
     """0 to 1 (not logits)."""
-    sh: Tensor = _dims("n k 3")
+    sh: Tensor = dims("n k 3")
 
 
 @dataclass(frozen=True, eq=False)
 class Rendered(Coin):
     """What a renderer gives back."""
 
-    rgb: Tensor = _dims("c h w 3")
+    rgb: Tensor = dims("c h w 3")
     """Colour over the background; not clamped."""
-    alpha: Tensor = _dims("c h w")
-    depth: Tensor = _dims("c h w")
+    alpha: Tensor = dims("c h w")
+    depth: Tensor = dims("c h w")
     """Expected camera z of what was hit (alpha-weighted, divided by alpha), m; 0 where nothing was."""
-    means2d: Tensor = _dims("c n 2")
+    means2d: Tensor = dims("c n 2")
     """Projected centres, px."""
-    radii_px: Tensor = _dims("c n")
+    radii_px: Tensor = dims("c n")
     """Half size of the box that each splat can touch; 0: not drawn."""
-    grad_px: Tensor | None = _maybe("c n")
+    grad_px: Tensor | None = maybe_dims("c n")
     """Filled by backward: norm of the loss gradient with respect to ``means2d``, px^-1 (for density control)."""
 
 

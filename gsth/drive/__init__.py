@@ -1,0 +1,54 @@
+"""Drivers: whatever can move a head, as a stream of Motion.
+
+To add one: a public file in this room with a frozen ``Config`` whose ``build(avatar)`` returns a ``Driver``. The
+configs import no torch, so that the command line can show them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gsth.errors import InputError
+
+if TYPE_CHECKING:
+    from gsth.drive._person import SpeechConfig, describe, fit_speech
+    from gsth.types import Motion
+
+__all__ = ["Driver", "SpeechConfig", "describe", "fit_speech", "offline"]
+
+
+class Driver(Protocol):
+    """Moves one avatar's head."""
+
+    def stream(self) -> Iterator[Motion]:
+        """Pieces of one or more frames, in time order, at one frame rate, each as soon as it is known."""
+        ...
+
+
+def offline(driver: Driver) -> Motion:
+    """All that a driver has to say, as one Motion.
+
+    Raises:
+        InputError: It has nothing to say.
+    """
+    import torch
+
+    pieces = list(driver.stream())
+    if not pieces:
+        raise InputError("the driver gave no frame; want at least one")
+    audio = [p.audio for p in pieces if p.audio is not None]
+    return pieces[0].replace(
+        expr=torch.cat([p.expr for p in pieces]),
+        joints=torch.cat([p.joints for p in pieces]),
+        T_world_head=torch.cat([p.T_world_head for p in pieces]),
+        audio=torch.cat(audio) if len(audio) == len(pieces) else None,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SpeechConfig", "describe", "fit_speech"):
+        from gsth.drive import _person
+
+        return getattr(_person, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,9 +31,7 @@ def skin(
             chain_pos.append(pivots[j].expand(len(joints), 3))
         else:
             chain_rot.append(chain_rot[parent] @ rots[:, j])
-            chain_pos.append(
-                chain_pos[parent] + (chain_rot[parent] @ (pivots[j] - pivots[parent])[:, None])[..., 0]
-            )
+            chain_pos.append(chain_pos[parent] + (chain_rot[parent] @ (pivots[j] - pivots[parent])[:, None])[..., 0])
     world_rot = math3d.quat_to_mat(T_world_head[:, :4])
     rot = world_rot[:, None] @ torch.stack(chain_rot, 1)
     moved = torch.stack(chain_pos, 1) @ world_rot.transpose(1, 2) + T_world_head[:, None, 4:]

@@ -1,0 +1,25 @@
+"""Tracking: a clip of a person in, a Track out (identity, motion, camera, mattes, background plate).
+
+``track(clip, config, out)`` streams events while it works and writes a Track artifact. Stages: landmarks and
+pre-flight, crop, mattes and plate, fit of the head model, report.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gsth.track._config import TrackConfig
+
+if TYPE_CHECKING:
+    from gsth.track._track import run, track
+
+__all__ = ["TrackConfig", "run", "track"]
+
+
+def __getattr__(name: str) -> Any:
+    # TrackConfig must stay importable without torch: the command line shows it in its help.
+    if name in ("run", "track"):
+        from gsth.track import _track
+
+        return getattr(_track, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,211 @@
+"""Synthesised speech with known mouth movements, to train the prior on; every utterance follows from its seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsth import audio, speech
+from gsth.drive._speech_net import NAMES, STEPS_HZ
+
+_WORDS = {
+    "en": (
+        "the of and to in is that it was for on are as with they be at this from have or by one had not but what all "
+        "were when we there can an your which their said if do will each about how up out them then she many some so "
+        "these would other into has more her two like him see time could no make than first been its who now people "
+        "my made over did down only way find use may water long little very after words called just where most know "
+        "get through back much before go good new write our used me man too any day same right look think also around "
+        "another came come work three must because does part even place well such here take why help put different "
+        "away again off went old number great tell men say small every found still between name should home big give "
+        "air line set own under read last never us left end along while might next sound below saw something thought "
+        "both few those always show large often together asked house world going want school important until form "
+        "food keep children feet land side without boy once animal life enough took four head above kind began almost "
+        "live page got earth need far hand high year mother light country father let night picture being study second "
+        "soon story since white ever paper hard near sentence better best across during today however sure knew try "
+        "told young sun thing whole hear example heard several change answer room sea against top turned learn point "
+        "city play toward five himself usually money seen car morning body upon family later turn move face door cut "
+        "done group true half red fish plants living black eat short united run book gave order open ground cold "
+        "really table remember tree course front american space inside ago sad early learned brought close nothing "
+        "though idea before lived became add become grow draw yet less wind behind cannot letter among able dog shown "
+        "mean english rest perhaps certain six feel fire ready green yes built special ran full town complete oh "
+        "person hot anything hold state list stood hundred ten fast felt kept notice voice probably area horse matter "
+        "stand box start that's class piece surface river common stop talk whether fine"
+    ),
+    "de": (
+        "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er hat "
+        "dass sie nach wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur bis "
+        "mehr durch man sein wurde sei prozent hatte kann gegen vom können schon wenn habe seine mark ihre dann unter "
+        "wir soll ich eines jahr zwei jahren diese dieser wieder keine uhr seiner worden will zwischen immer millionen "
+        "was sagte gibt alle seit muss wurden beim doch jetzt waren drei später menschen frage überall möglich größer"
+    ),
+    "es": (
+        "de la que el en y a los se del las un por con no una su para es al lo como más pero sus le ha me si sin sobre "
+        "este ya entre cuando todo esta ser son dos también fue había era muy años hasta desde está mi porque qué sólo "
+        "han yo hay vez puede todos así nos ni parte tiene él uno donde bien tiempo mismo ese ahora cada vida otro "
+        "después te otros aunque esa eso hace otra gobierno tan durante siempre día tanto ella tres sí dijo sido gran "
+        "país según menos mundo año antes estado contra sino forma caso nada hacer general estaba poco estos mayor"
+    ),
+    "fr": (
+        "de la le et les des en un du une que est pour qui dans a par plus pas au sur ne se ce il sont la mais comme "
+        "on lui nous avec tout y aussi leur bien peut ces deux même ou où elle si ont fait être cette encore sans "
+        "ses années très donc entre faire après sous temps pays vous ans depuis peu monde trois moins jours alors "
+        "toujours autres contre chez homme vie était rien quand beaucoup jour petit grand jamais chose beau bon peur"
+    ),
+    "cmn": (
+        "的 一 是 不 了 在 人 有 我 他 这 个 们 中 来 上 大 为 和 国 地 到 以 说 时 要 就 出 会 可 也 你 对 生 能 而 "
+        "子 那 得 于 着 下 自 之 年 过 发 后 作 里 用 道 行 所 然 家 种 事 成 方 多 经 么 去 法 学 如 都 同 现 当 没 "
+        "动 面 起 看 定 天 分 还 进 好 小 部 其 些 主 样 理 心 她 本 前 开 但 因 只 从 想 实 日 军 者 意 无 力 它 与"
+    ),
+    "it": (
+        "di e il la che a per un in del è non sono si da una le con i dei nel alla più ha come della lo ma gli anche "
+        "questo se al o delle ci mi quando molto tutto essere fare bene dove prima sempre tempo anno giorno vita uomo"
+    ),
+}
+_SPELLING = {"en": "en-us en-gb en-gb-scotland en-gb-x-rp".split(), "fr": ["fr-fr"]}
+_SYLLABLE = (
+    "b p m f v d t n s z l r k g h j w ch sh th st tr br pl kw".split(),
+    "a e i o u a e i o u ai ee oo ou".split(),
+    ["", "", "", "", "n", "m", "s", "t", "l", "r", "k", "p"],
+)
+_VARIANTS = (
+    "m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 klatt klatt2 klatt3 klatt4 klatt5 klatt6 Alex Alicia Andrea Andy Annie "
+    "Denis Diogo Gene Henrique Hugo Lee Marco Mario Michael Mike Nguyen Reed Storm adam anika antonio aunty belinda "
+    "benjamin boris caleb david ed edward grandma grandpa gustave ian iven john kaukovalta linda marcelo max michel "
+    "miguel norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac whisper croak"
+).split()
+HELD_OUT = frozenset(("f4", "m5", "Annie", "david", "klatt4", "sandro"))
+"""Voice variants that training never hears; validation and tests use them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One utterance, ready to learn from."""
+
+    features: Tensor
+    """Log-mel at 100 Hz, silence around the speech, [2 k, 64]."""
+    curves: Tensor
+    """Mouth curves at 50 Hz in the order of ``NAMES``, [k, 20]."""
+
+
+def sentence(rng: random.Random, language: str) -> str:
+    """A few words: common words of the language mixed with invented ones, with a comma or full stop here and there."""
+    words = _WORDS[language].split()
+    out = []
+    for _ in range(rng.randint(5, 14)):
+        if language != "cmn" and rng.random() < 0.35:
+            word = "".join("".join(rng.choice(part) for part in _SYLLABLE) for _ in range(rng.randint(1, 3)))
+        else:
+            word = rng.choice(words)
+        out.append(word + (rng.choice((",", ".", ",", ";")) if rng.random() < 0.12 else ""))
+    return " ".join(out)
+
+
+def utter(rng: random.Random, variants: Sequence[str]) -> tuple[np.ndarray, tuple[speech.Phoneme, ...]]:
+    """A random sentence by a random voice at 16 kHz, with its phonemes; pitch and vocal tract vary by resampling."""
+    from scipy.signal import resample_poly
+
+    language = rng.choices(tuple(_WORDS), (10, 3, 3, 3, 2, 1))[0]
+    code = rng.choice(_SPELLING.get(language, [language]))
+    said = speech.synthesize(
+        sentence(rng, language), f"{code}+{rng.choice(variants)}", rng.randint(110, 215), rng.randint(5, 95)
+    )
+    # Played faster or slower: pitch and formants shift together, as in a shorter or longer vocal tract.
+    speed = rng.choice((0.86, 0.9, 0.94, 1.0, 1.0, 1.06, 1.12, 1.18))
+    up, down = audio.RATE, round(said.sample_rate * speed)
+    shared = np.gcd(up, down)
+    if max(up, down) // shared > 2000:  # keep the filter of resample_poly short; the error in speed is below 0.5 %
+        up, down, shared = round(up / 100), round(down / 100), 1
+    samples = resample_poly(said.samples, up // shared, down // shared).astype(np.float32)
+    real = len(said.samples) / len(samples) * audio.RATE / said.sample_rate
+    phonemes = tuple(speech.Phoneme(p.symbol, p.start_s / real, p.end_s / real) for p in said.phonemes)
+    return samples, phonemes
+
+
+def _room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sound in a room: exponentially decaying noise as its impulse response (Polack's model)."""
+    from scipy.signal import fftconvolve
+
+    seconds = rng.uniform(0.12, 0.6)
+    t = np.arange(int(seconds * audio.RATE)) / audio.RATE
+    tail = rng.standard_normal(len(t)) * np.exp(-6.9 * t / seconds)
+    tail *= rng.uniform(0.1, 0.9) * 1 / max(1e-9, float(np.sqrt((tail**2).sum())))
+    tail[0] = 1.0
+    return fftconvolve(samples, tail)[: len(samples)].astype(np.float32)
+
+
+def _band_limited(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Through a small loudspeaker or a telephone: high-pass and low-pass at random corners."""
+    from scipy.signal import butter, sosfilt
+
+    corners = (rng.uniform(60, 350), rng.uniform(3300, 7500))
+    sos = butter(2, corners, "bandpass", fs=audio.RATE, output="sos")
+    return np.asarray(sosfilt(sos, samples), np.float32)
+
+
+def example(seed: int, variants: Sequence[str]) -> Example:
+    """One utterance from its seed; the same seed gives the same example."""
+    rng, noise = random.Random(seed), np.random.default_rng(seed)
+    samples, phonemes = utter(rng, variants)
+    before, after = (int(rng.uniform(0.1, 0.7) * audio.RATE) for _ in range(2))
+    samples = np.pad(samples, (before, after))
+    if rng.random() < 0.35:
+        samples = _room(samples, noise)
+    if rng.random() < 0.25:
+        samples = _band_limited(samples, noise)
+    steps = len(samples) // (audio.RATE // STEPS_HZ)
+    shift = before / audio.RATE
+    moved = [speech.Phoneme(p.symbol, p.start_s + shift, p.end_s + shift) for p in phonemes]
+    features = audio.log_mel(samples[: steps * (audio.RATE // STEPS_HZ)])
+    return Example(features, speech.visemes(moved, STEPS_HZ, steps, NAMES))
+
+
+def training_variants() -> tuple[str, ...]:
+    """Voice variants to train on."""
+    return tuple(v for v in _VARIANTS if v not in HELD_OUT)
+
+
+def examples(seed: int, count: int, variants: Sequence[str]) -> Iterator[Example]:
+    """``count`` utterances from consecutive seeds."""
+    for i in range(count):
+        yield example(seed + i, variants)
+
+
+def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch [b c 64] as other rooms and microphones would give it.
+
+    Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract 12 % longer or shorter,
+    steady noise 8 to 50 dB below the speech, and bands that are missing (SpecAugment, Park et al. 2019).
+    """
+    batch, _, bands = features.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(shape or (batch, 1, 1), generator=generator) * (high - low) + low
+
+    # Vocal tract length: stretch the band axis (mel is near enough to log frequency above 1 kHz).
+    position = torch.arange(bands) * uniform(0.88, 1.12)
+    low = position.floor().clamp(0, bands - 2)
+    part = (position - low).clamp(0, 1)
+    index = low.long().expand(batch, features.shape[1], bands)
+    warped = features.gather(2, index) * (1 - part) + features.gather(2, index + 1) * part
+
+    log = warped * audio._SPREAD + audio._CENTRE
+    knots = torch.randn(batch, 1, 7, generator=generator) * uniform(0.0, 1.6)
+    colour = torch.nn.functional.interpolate(knots, bands, mode="linear", align_corners=True)
+    log = log + colour + uniform(-1.15, 1.15)
+    shape = torch.nn.functional.interpolate(
+        torch.randn(batch, 1, 5, generator=generator) * 1.5, bands, mode="linear", align_corners=True
+    )
+    floor = shape - uniform(3.0, 11.0) - 3.0
+    flicker = torch.randn(features.shape, generator=generator) * 0.5
+    log = torch.logaddexp(log, floor + flicker).clamp_min(np.log(audio._FLOOR))
+    out = (log - audio._CENTRE) / audio._SPREAD
+    start = torch.randint(0, bands, (batch, 1, 1), generator=generator)
+    width = torch.randint(0, 9, (batch, 1, 1), generator=generator)
+    band = torch.arange(bands)
+    missing = (band >= start) & (band < start + width)
+    return torch.where(missing, out.mean((1, 2), keepdim=True), out)

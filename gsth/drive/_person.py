@@ -1,0 +1,318 @@
+"""How one person speaks: the prior's network with the person's own last layer, rest and span.
+
+The prior hears, the person's last layer answers in their own tracked expressions. It is a maximum a posteriori linear
+regression from the network's hidden states: the prior's layer, scaled to the person's span, is the mean, and how far
+the clip may pull away from it is chosen by cross-validation on the clip, so a clip that teaches nothing changes
+nothing. Closures (p b m) end in the person's own closed lips.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsth import audio, speech
+from gsth.drive import _speech_net
+from gsth.drive._speech_net import NAMES, STEPS_HZ, SpeechNet
+from gsth.errors import ArtifactError, InputError
+from gsth.head import HeadModel
+
+if TYPE_CHECKING:
+    from gsth.avatar import Avatar
+
+LOWER_FACE = ("jaw", "mouth", "tongue", "cheek", "nose")
+"""Expressions whose names begin so belong to speech; lids, brows and gaze do not."""
+_LIP_LANDMARKS = (13, 14)
+"""MediaPipe's middle of the inner upper and lower lip."""
+_PRESS = NAMES.index("mouthPressLeft")
+"""Moved by nothing but closures, so it says how closed the prior wants the lips."""
+_CLOSURE = (0.30, 0.75)
+"""Share of a full closure's press from which the lips begin to meet, and at which they have met."""
+_FOLDS = 4
+_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
+"""Candidates for the pull towards the prior, in units of the number of frames; inf is the prior itself."""
+_SPAN = (0.5, 2.0)
+"""Limits of the factor between the person's mouth opening and the prior's."""
+_LAG_S = 0.2
+"""Largest offset between sound and picture that is looked for."""
+_MIN_CORRELATION = 0.2
+_MIN_FRAMES = 40
+"""Speech frames below which nothing is learned from a clip."""
+
+
+@dataclass(frozen=True)
+class SpeechConfig:
+    """How the person's own speech is learned from the clip."""
+
+    personal: bool = True
+    """Learn from the clip's sound; otherwise only the rest pose and the span of the mouth are the person's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voice:
+    """What turns sound into one person's expressions."""
+
+    net: SpeechNet
+    weight: Tensor
+    """From hidden states to offsets from rest, [m width]."""
+    bias: Tensor
+    """[m]."""
+    rest: Tensor
+    """The person's face at rest, lips closed, all expressions of the head, [e]."""
+    moved: Tensor
+    """Which expressions the m rows move, int64, [m]."""
+    closed: Tensor
+    """Offsets from rest in a full closure, [m]."""
+    evidence: Mapping[str, float]
+    """``correlation`` of the general model's mouth opening with the tracked one, ``chance`` (what unrelated sound
+    would reach), ``lag_frames``, ``learned`` (1: the last layer is the person's own), ``span``."""
+
+    def expressions(self, hidden: Tensor) -> Tensor:
+        """Expressions [k e] of hidden states [k width]."""
+        moved = hidden @ self.weight.T + self.bias
+        press = self.net.curves(hidden)[:, _PRESS : _PRESS + 1] / _full_press()
+        shut = ((press - _CLOSURE[0]) / (_CLOSURE[1] - _CLOSURE[0])).clamp(0, 1)
+        moved = moved + (self.closed - moved) * shut * shut * (3 - 2 * shut)
+        out = self.rest.repeat(len(hidden), 1)
+        out[:, self.moved] = out[:, self.moved] + moved
+        return out.clamp(0, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as arrays, for an avatar's file."""
+        own = {n: getattr(self, n).contiguous() for n in ("weight", "bias", "rest", "moved", "closed")}
+        own["evidence"] = torch.tensor([self.evidence[n] for n in _EVIDENCE], dtype=torch.float64)
+        return own | {f"net.{n}": v for n, v in _speech_net.pack(self.net).items()}
+
+
+_EVIDENCE = ("correlation", "chance", "lag_frames", "learned", "span")
+
+
+@cache
+def _closure_curves() -> Tensor:
+    """The prior's own curves in the middle of an m, [20]."""
+    said = [speech.Phoneme(s, a, b) for s, a, b in (("", 0.0, 0.4), ("m", 0.4, 0.6), ("", 0.6, 1.0))]
+    return speech.visemes(said, STEPS_HZ, STEPS_HZ, NAMES)[STEPS_HZ // 2]
+
+
+def _full_press() -> float:
+    return float(_closure_curves()[_PRESS])
+
+
+def opening_weights(head: HeadModel) -> Tensor:
+    """How much each expression parts the lips of the neutral head, m, [e]: the opening is linear in expressions."""
+    moved = head.landmarks(head.expr_basis)
+    upper, lower = (moved[:, i, 1] for i in _LIP_LANDMARKS)
+    return lower - upper
+
+
+def general_voice(avatar: Avatar) -> Voice:
+    """The prior in the person's rest pose and span; uses no sound.
+
+    Raises:
+        InputError: The avatar's head model lacks the ARKit mouth expressions.
+    """
+    names = list(avatar.head.expression_names)
+    if missing := [n for n in NAMES if n not in names]:
+        raise InputError(
+            f"head {avatar.head.id} has no expression {missing[0]!r}; speech needs the ARKit mouth shapes, "
+            "train the avatar on the built-in head"
+        )
+    net = _speech_net.prior()
+    expr = avatar.motion.expr[: max(avatar.source.train_frames, 1)].float()
+    opened = expr @ opening_weights(avatar.head)
+    moved = torch.tensor([i for i, n in enumerate(names) if n.startswith(LOWER_FACE)])
+    rows = torch.tensor([moved.tolist().index(names.index(n)) for n in NAMES])
+    weight, bias, closed = (torch.zeros(len(moved), *shape) for shape in ((net.size.width,), (), ()))
+    weight[rows], bias[rows], closed[rows] = net.head.weight, net.head.bias, _closure_curves()
+    evidence = dict.fromkeys(_EVIDENCE, 0.0) | {"span": 1.0}
+    return Voice(net, weight, bias, _rest(expr, opened, names), moved, closed, evidence)
+
+
+def _rest(expr: Tensor, opened: Tensor, names: list[str]) -> Tensor:
+    """The face at rest [e]: typical of the frames in which the lips are nearest to each other, eyes open."""
+    count = max(1, math.ceil(0.15 * len(expr)))
+    rest = expr[opened.argsort()[:count]].median(0).values
+    lids = [i for i, n in enumerate(names) if n.startswith("eyeBlink")]
+    rest[lids] = expr[:, lids].quantile(0.3, dim=0)
+    # Tracked noise must not leave the mouth ajar: what parts the lips has no place in a closed mouth.
+    rest[names.index("jawOpen")] = torch.minimum(rest[names.index("jawOpen")], rest[names.index("mouthClose")])
+    rest[names.index("tongueOut")] = 0
+    return rest
+
+
+def voice_of(avatar: Avatar) -> Voice:
+    """The avatar's own voice where one was learned, else the general one.
+
+    Raises:
+        ArtifactError: The stored weights are incomplete or of another kind.
+    """
+    if not avatar.speech:
+        return general_voice(avatar)
+    arrays = dict(avatar.speech)
+    try:
+        net = _speech_net.unpack({n[len("net.") :]: v for n, v in arrays.items() if n.startswith("net.")})
+        own = {n: arrays[n] for n in ("weight", "bias", "rest", "moved", "closed")}
+        evidence = dict(zip(_EVIDENCE, arrays["evidence"].tolist(), strict=True))
+    except (KeyError, RuntimeError, ValueError) as e:
+        raise ArtifactError(f"the avatar's speech weights cannot be used ({e}); train the avatar again") from e
+    return Voice(net, **own, evidence=evidence)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """The clip's training part as regression data; rows are frames in time order."""
+
+    hidden: Tensor
+    """[t width]."""
+    wanted: Tensor
+    """Tracked offsets from rest, [t m]."""
+    use: Tensor
+    """bool: the face was found and someone speaks, [t]."""
+    gap: Tensor
+    """Opening weights of the m expressions, m, [m]."""
+
+
+def fit_speech(avatar: Avatar, sound: np.ndarray, config: SpeechConfig | None = None) -> Mapping[str, Tensor]:
+    """Learn how the person speaks from the training part of their clip.
+
+    Only frames before ``avatar.source.train_frames`` are used, and only the sound up to their end. Where the lips do
+    not follow the sound better than chance (another's voice, music, silence), the general model is kept, with the
+    person's rest; ``describe`` says which it was.
+
+    Args:
+        avatar: Its motion, source and head are used.
+        sound: The clip's sound from picture time 0, mono 16 kHz, [samples].
+        config: How to learn.
+
+    Returns:
+        Arrays for ``Avatar.speech``.
+
+    Raises:
+        InputError: The sound is not mono 16 kHz floats, or the head model has no ARKit mouth shapes.
+    """
+    config = config or SpeechConfig()
+    voice = general_voice(avatar)
+    count, fps = avatar.source.train_frames, avatar.source.fps
+    ids = avatar.source.frame_ids[:count].long()
+    heard = audio.as_samples(sound)
+    if len(ids) < _MIN_FRAMES or not math.isfinite(audio.speech_level(heard)):
+        return voice.tensors()
+    heard = heard[: round((int(ids[-1]) + 1) / fps * audio.RATE)]
+    pictures = int(ids[-1]) + 1
+    steps = _speech_net.hidden_states(voice.net, audio.log_mel(heard))
+    hidden = _speech_net.at_pictures(steps, fps, pictures)
+    speaking = audio.activity(heard, fps, pictures) > 0.5
+    use = speaking[ids] & avatar.source.found[:count].bool()
+    if int(use.sum()) < _MIN_FRAMES:
+        return voice.tensors()
+    wanted = avatar.motion.expr[:count][:, voice.moved] - voice.rest[voice.moved]
+    gap = opening_weights(avatar.head)[voice.moved]
+    correlation, lag = _best_lag(voice, hidden, _Lesson(hidden[ids], wanted, use, gap), ids, fps)
+    lesson = _Lesson(hidden[(ids - lag).clamp(0, pictures - 1)], wanted, use, gap)
+    chance = _chance(_said(voice, lesson.hidden) @ gap, wanted @ gap, use)
+    found = {"correlation": correlation, "chance": chance, "lag_frames": float(lag)}
+    voice = replace(voice, evidence={**voice.evidence, **found})
+    if not config.personal or correlation < max(_MIN_CORRELATION, chance):
+        return voice.tensors()
+    return _learned(voice, lesson).tensors()
+
+
+def describe(weights: Mapping[str, Tensor]) -> str:
+    """One sentence for the user on what ``fit_speech`` found."""
+    e = dict(zip(_EVIDENCE, weights["evidence"].tolist(), strict=True))
+    if e["learned"]:
+        return f"learned the person's speech (the lips follow the sound: r = {e['correlation']:.2f})"
+    return (
+        f"the lips do not follow the clip's sound (r = {e['correlation']:.2f}, chance reaches {e['chance']:.2f}), so "
+        "the avatar will speak with the general voice model"
+    )
+
+
+def _said(voice: Voice, hidden: Tensor) -> Tensor:
+    """Offsets from rest by the last layer alone, [t m]."""
+    return hidden @ voice.weight.T + voice.bias
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's r; 0 where a series does not vary."""
+    a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
+    norm = float(a.norm() * b.norm())
+    return float(a @ b) / norm if norm > 1e-12 else 0.0
+
+
+def _best_lag(voice: Voice, hidden: Tensor, lesson: _Lesson, ids: Tensor, fps: float) -> tuple[float, int]:
+    """Best correlation of heard and tracked opening, and by how many frames the picture is late."""
+    seen = lesson.wanted @ lesson.gap
+    heard = _said(voice, hidden) @ lesson.gap
+    reach = max(1, round(_LAG_S * fps))
+    found = []
+    for lag in range(-reach, reach + 1):
+        at = (ids - lag).clamp(0, len(hidden) - 1)
+        found.append((_correlation(heard[at][lesson.use], seen[lesson.use]), -abs(lag), lag))
+    best = max(found)
+    return best[0], best[2]
+
+
+def _chance(heard: Tensor, seen: Tensor, use: Tensor) -> float:
+    """What unrelated sound would reach: the 95th percentile of correlations under large circular shifts."""
+    t = len(seen)
+    shifts = range(t // 8, t - t // 8)
+    values = [_correlation(heard.roll(s)[use], seen[use]) for s in shifts]
+    return float(np.quantile(values, 0.95))
+
+
+def _learned(voice: Voice, lesson: _Lesson) -> Voice:
+    """The voice with its span and its last layer fitted to the lesson."""
+    heard = (_said(voice, lesson.hidden) @ lesson.gap)[lesson.use]
+    seen = (lesson.wanted @ lesson.gap)[lesson.use]
+    span = float((seen.std() / heard.std().clamp_min(1e-9)).clamp(*_SPAN))
+    mean = replace(voice, weight=voice.weight * span, bias=voice.bias * span)
+    rows = lesson.use.nonzero()[:, 0]
+    held = [rows[len(rows) * k // _FOLDS : len(rows) * (k + 1) // _FOLDS] for k in range(_FOLDS)]
+    errors = {p: 0.0 for p in _PENALTIES}
+    for part in held:
+        train = rows[~torch.isin(rows, part)]
+        for penalty in _PENALTIES:
+            fitted = _posterior(mean, lesson, train, penalty)
+            errors[penalty] += _error(_said(fitted, lesson.hidden[part]), lesson.wanted[part], lesson.gap)
+    best = min(_PENALTIES, key=lambda p: (errors[p], -p))
+    fitted = _posterior(mean, lesson, rows, best)
+    # Least squares pulls towards the mean; give the opening back its span.
+    loss = (_said(fitted, lesson.hidden) @ lesson.gap)[lesson.use].std().clamp_min(1e-9)
+    gain = float((seen.std() / loss).clamp(1.0, 1.6))
+    evidence = {**voice.evidence, "learned": 1.0, "span": span}
+    return replace(fitted, weight=fitted.weight * gain, bias=fitted.bias * gain, evidence=evidence)
+
+
+def _error(said: Tensor, wanted: Tensor, gap: Tensor) -> float:
+    """Squared error of the opening and of all curves, each relative to its variance."""
+    opening = ((said - wanted) @ gap).square().mean() / (wanted @ gap).var().clamp_min(1e-12)
+    curves = (said - wanted).square().mean() / wanted.var(0).mean().clamp_min(1e-12)
+    return float(opening + curves)
+
+
+def _posterior(mean: Voice, lesson: _Lesson, rows: Tensor, penalty: float) -> Voice:
+    """argmin over W of sum |W x - y|^2 + penalty rows |W - W_mean|^2, with silence held at rest."""
+    if math.isinf(penalty):
+        return mean
+    quiet = _silence(mean.net)
+    x = torch.cat((lesson.hidden[rows], quiet.repeat(len(rows) // 4, 1)))
+    x = torch.cat((x, torch.ones(len(x), 1)), 1).double()
+    start = torch.cat((mean.weight, mean.bias[:, None]), 1).double()
+    left = torch.cat((lesson.wanted[rows], torch.zeros(len(x) - len(rows), len(mean.moved)))).double() - x @ start.T
+    gram = x.T @ x + penalty * len(rows) * torch.eye(x.shape[1], dtype=x.dtype)
+    fitted = (start + torch.linalg.solve(gram, x.T @ left).T).float()
+    return replace(mean, weight=fitted[:, :-1].contiguous(), bias=fitted[:, -1].contiguous())
+
+
+def _silence(net: SpeechNet) -> Tensor:
+    """What the network thinks in silence, [1 width]."""
+    features = torch.full((audio.COLUMNS_HZ, audio.BANDS), audio.FLOOR_FEATURE)
+    return _speech_net.hidden_states(net, features)[STEPS_HZ // 2 : STEPS_HZ // 2 + 1]

@@ -1,0 +1,239 @@
+"""The speech network: log-mel features in, mouth curves out; causal, so that it also runs while someone speaks.
+
+A convolution with stride 2 takes 100 Hz features to 50 Hz; residual blocks of dilated causal convolutions (a TCN: Bai,
+Kolter and Koltun 2018, arXiv:1803.01271) follow, and a linear layer gives the curves. Step k describes the time
+[k / 50, (k + 1) / 50) and comes out ``DELAY`` steps later: that is the look-ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gsth import audio
+
+STEPS_HZ = 50
+DELAY = 8
+"""Look-ahead in steps of 20 ms."""
+LOOK_AHEAD_S = (DELAY + 1) / STEPS_HZ + audio.MARGIN / audio.RATE
+"""Latest sound that a frame depends on, counted from the frame's middle, s: delay, half a step each for the
+interpolation and for the step's own length, and the window of the last column."""
+NAMES = (
+    "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "mouthSmileRight", "mouthDimpleLeft",
+    "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
+    "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft",
+    "mouthUpperUpRight", "tongueOut",
+)  # fmt: skip
+"""What the network moves, by ARKit name: all that ``gsth.speech.visemes`` moves."""
+WEIGHTS = Path(__file__).parent / "assets" / "speech_prior.safetensors"
+_WARM_UP_S = 0.5
+"""Silence that the network hears before a sound starts, so that it begins at rest and not in its padding."""
+_KERNEL = 3
+
+
+@dataclass(frozen=True)
+class NetSize:
+    """Shape of the network; the shipped weights have the default."""
+
+    width: int = 112
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
+    dropout: float = 0.1
+
+
+class CausalConv(nn.Module):
+    """A convolution that hears only the past, and can be fed piece by piece.
+
+    ``history`` is the tail of earlier input; at the start it is zeros, as padding is.
+    """
+
+    def __init__(self, channels_in: int, channels: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels_in, channels, kernel, stride=stride, dilation=dilation)
+        self.reach = (kernel - 1) * dilation + 1 - stride
+        """How many earlier inputs the first output of a piece hears."""
+
+    def forward(self, x: Tensor, history: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x [b c t] to [b channels t / stride], and the history for the next piece (t a multiple of the stride)."""
+        if history is None:
+            history = x.new_zeros(x.shape[0], x.shape[1], self.reach)
+        joined = torch.cat((history, x), 2)
+        return self.conv(joined), joined[:, :, joined.shape[2] - self.reach :]
+
+
+class _Block(nn.Module):
+    """x + W2 gelu(conv(norm(x))): one residual block; the norm is over channels, so it needs no other time."""
+
+    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.conv = CausalConv(width, width, _KERNEL, dilation=dilation)
+        self.mix = nn.Conv1d(width, width, 1)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, history: Tensor | None) -> tuple[Tensor, Tensor]:
+        y, history = self.conv(self.norm(x.transpose(1, 2)).transpose(1, 2), history)
+        return x + self.drop(self.mix(nn.functional.gelu(y))), history
+
+
+class SpeechNet(nn.Module):
+    """Log-mel features [b t 64] at 100 Hz to hidden states [b t/2 width]; ``head`` makes curves of them."""
+
+    def __init__(self, size: NetSize | None = None) -> None:
+        super().__init__()
+        self.size = size or NetSize()
+        width = self.size.width
+        self.stem = CausalConv(audio.BANDS, width, 6, stride=2)
+        self.blocks = nn.ModuleList(_Block(width, d, self.size.dropout) for d in self.size.dilations)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, len(NAMES))
+
+    def forward(self, features: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Hidden states and the state that goes on; step k of the output describes the time of step k - DELAY."""
+        histories: list[Tensor | None] = [None] * (1 + len(self.blocks)) if state is None else list(state)
+        x, kept = self.stem(features.transpose(1, 2), histories[0])
+        new = [kept]
+        for block, history in zip(self.blocks, histories[1:], strict=True):
+            x, kept = block(x, history)
+            new.append(kept)
+        return self.norm(x.transpose(1, 2)), new
+
+    def curves(self, hidden: Tensor) -> Tensor:
+        """Curves [... 20] in the order of ``NAMES``; linear in the hidden state and not yet held to 0..1."""
+        return self.head(hidden)
+
+
+def hidden_states(net: SpeechNet, features: Tensor) -> Tensor:
+    """Hidden states of a whole sound at 50 Hz, aligned with it: features [2 k, 64] to [k, width].
+
+    Args:
+        net: In eval mode.
+        features: ``audio.log_mel`` at 100 Hz; a last odd column is completed with silence.
+    """
+    stream = HiddenStream(net)
+    return torch.cat((stream.push(features), stream.finish()))
+
+
+class HiddenStream:
+    """Runs a net piece by piece; what comes out joined equals the whole at once.
+
+    Step k of the output comes as soon as the features of step k + DELAY are in.
+    """
+
+    def __init__(self, net: SpeechNet) -> None:
+        self._net = net
+        self._pending = torch.empty(0, audio.BANDS)
+        self._wanted = 0
+        silence = torch.full((1, int(_WARM_UP_S * audio.COLUMNS_HZ), audio.BANDS), audio.FLOOR_FEATURE)
+        with torch.no_grad():
+            self._state = net(silence)[1]
+        self._skip = DELAY
+
+    def push(self, features: Tensor) -> Tensor:
+        """Feed columns [c 64], c >= 0; returns the steps that became known, [k width], k >= 0."""
+        self._wanted += len(features)
+        return self._feed(features)
+
+    def finish(self) -> Tensor:
+        """The remaining steps, after the last column: silence follows."""
+        odd = self._wanted % 2
+        return self._feed(torch.full((2 * DELAY + odd, audio.BANDS), audio.FLOOR_FEATURE))
+
+    def _feed(self, features: Tensor) -> Tensor:
+        joined = torch.cat((self._pending, features))
+        even = len(joined) // 2 * 2
+        self._pending = joined[even:]
+        if even == 0:
+            return torch.empty(0, self._net.size.width)
+        with torch.no_grad():
+            hidden, self._state = self._net(joined[None, :even], self._state)
+        skipped = min(self._skip, hidden.shape[1])
+        self._skip -= skipped
+        return hidden[0, skipped:]
+
+
+class PictureClock:
+    """Steps at 50 Hz in, values at the middle of each picture out (linear between the middles of two steps)."""
+
+    def __init__(self, fps: float) -> None:
+        self._fps = fps
+        self._steps: Tensor | None = None
+        self._first = 0
+        """Number of the first step still held."""
+        self._next = 0
+        """Number of the next picture."""
+
+    def push(self, steps: Tensor) -> Tensor:
+        """Feed steps [k d]; returns the pictures that became known, [t d]."""
+        self._steps = steps if self._steps is None else torch.cat((self._steps, steps))
+        # Picture i lies at step position p = (i + 1/2) * 50 / fps - 1/2 and needs the steps on both sides.
+        last = self._first + len(self._steps) - 1
+        stop = self._next
+        while self._position(stop) <= last:
+            stop += 1
+        return self._take(stop)
+
+    def finish(self, frames: int) -> Tensor:
+        """The pictures up to ``frames``; past the last step its value stays."""
+        return self._take(max(frames, self._next))
+
+    def _position(self, picture: int) -> float:
+        return (picture + 0.5) * STEPS_HZ / self._fps - 0.5
+
+    def _take(self, stop: int) -> Tensor:
+        steps = self._steps
+        if steps is None or len(steps) == 0:
+            raise RuntimeError("no steps were pushed")
+        if stop == self._next:
+            return steps[:0]
+        at = torch.tensor([self._position(i) for i in range(self._next, stop)], dtype=torch.float64) - self._first
+        at = at.clamp(0, len(steps) - 1)
+        low = at.floor().long()
+        high = (low + 1).clamp_max(len(steps) - 1)
+        amount = (at - low).to(steps.dtype)[:, None]
+        out = steps[low] * (1 - amount) + steps[high] * amount
+        self._next = stop
+        drop = max(0, min(int(self._position(stop)) - self._first, len(steps) - 1))
+        self._steps, self._first = steps[drop:], self._first + drop
+        return out
+
+
+def at_pictures(steps: Tensor, fps: float, frames: int) -> Tensor:
+    """Steps [k d] of a whole sound at the middle of each of ``frames`` pictures, [frames d]."""
+    clock = PictureClock(fps)
+    return torch.cat((clock.push(steps), clock.finish(frames)))[:frames]
+
+
+def pieces(features: Tensor, columns: int) -> Iterator[Tensor]:
+    """Features cut into pieces of at most ``columns`` columns."""
+    yield from features.split(columns)
+
+
+def pack(net: SpeechNet) -> dict[str, Tensor]:
+    """The weights as float16 arrays, for a safetensors file."""
+    return {name: value.detach().half().contiguous() for name, value in net.state_dict().items()}
+
+
+def unpack(arrays: Mapping[str, Tensor]) -> SpeechNet:
+    """A net in eval mode from ``pack``'s arrays; its size is read off their shapes.
+
+    Raises:
+        KeyError: An array is missing.
+        RuntimeError: The arrays belong to another kind of net.
+    """
+    width = arrays["norm.weight"].shape[0]
+    net = SpeechNet(NetSize(width=width))
+    net.load_state_dict({name: value.float() for name, value in arrays.items()})
+    return net.eval().requires_grad_(False)
+
+
+@cache
+def prior() -> SpeechNet:
+    """The shipped network, trained on synthesised speech of many voices (``python -m gsth.drive.train_prior``)."""
+    from safetensors.torch import load_file
+
+    return unpack(load_file(WEIGHTS))

@@ -1,0 +1,92 @@
+"""Drive an avatar by speech: a sound file in, Motion out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsth.drive._idle_config import IdleConfig
+from gsth.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gsth.avatar import Avatar
+    from gsth.types import Motion
+
+_MIN_S = 0.1
+_PIECE_COLUMNS = 20
+"""Sound that the driver takes at a time: 200 ms."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Speech from a sound file (wav, flac, mp3, or the sound of a video)."""
+
+    wav: Path
+    """The file to speak."""
+    seed: int = 0
+    """Of blinks, glances and head sway; the mouth does not depend on it."""
+    expressiveness: float = 1.0
+    """Factor on the mouth's movements away from rest."""
+    idle: IdleConfig = field(default_factory=IdleConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.expressiveness <= 2:
+            raise InputError(f"expressiveness is {self.expressiveness}; it must be 0 to 2")
+
+    def build(self, avatar: Avatar) -> SpeechDriver:
+        """Read the file and prepare the avatar's voice.
+
+        Raises:
+            InputError: The file is missing, no sound, shorter than 0.1 s, or silent throughout; or the avatar's head
+                model has no ARKit mouth shapes.
+        """
+        import math
+
+        from gsth import media
+        from gsth.audio import RATE, speech_level
+
+        samples = media.sound(self.wav, RATE)
+        if len(samples) < _MIN_S * RATE:
+            raise InputError(f"{self.wav}: its sound lasts {len(samples) / RATE:.3f} s; want at least {_MIN_S} s")
+        if not math.isfinite(speech_level(samples)):
+            raise InputError(f"{self.wav}: its sound is silence throughout; want speech, check the recording level")
+        return SpeechDriver(avatar, samples, self)
+
+
+class SpeechDriver:
+    """Speaks one sound with one avatar.
+
+    The motion has ``gsth.audio.frames_of`` frames: every picture that the sound reaches into. Frame i shows the time
+    (i + 0.5) / fps and depends on no sound later than 200 ms after that. The level of the speech is measured on the
+    whole file first, so that loudness does not open the mouth.
+    """
+
+    def __init__(self, avatar: Avatar, samples: np.ndarray, config: Config) -> None:
+        """Take mono 16 kHz samples that are not silence."""
+        from gsth.drive import _person
+        from gsth.drive._idle import Idle
+
+        self._voice = _person.voice_of(avatar)
+        self._samples, self._config = samples, config
+        self._fps = avatar.motion.fps
+        known = max(avatar.source.train_frames, 1)
+        self._new_idle = lambda: Idle(avatar.motion[:known], avatar.head.expression_names, config.seed, config.idle)
+
+    def stream(self) -> Iterator[Motion]:
+        """Pieces of about 200 ms; the first needs 0.4 s of sound."""
+        from gsth import audio
+        from gsth.drive._speech_net import HiddenStream, PictureClock
+
+        features = audio.log_mel(self._samples)
+        total = audio.frames_of(len(self._samples), self._fps)
+        net, clock, idle = HiddenStream(self._voice.net), PictureClock(self._fps), self._new_idle()
+        done = 0
+        pieces = [*(net.push(piece) for piece in ()), *features.split(_PIECE_COLUMNS)]
+        for number, piece in enumerate(pieces):
+            last = number == len(pieces) - 1
+            hidden = clock.push(net.push(piece)) if not last else None
+            raise NotImplementedError

@@ -1,0 +1,33 @@
+"""What a user can choose about tracking. Imports no torch, so that ``--help`` stays fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gsth.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """How a clip is tracked."""
+
+    size: int = 512
+    """Width and height of the crop that training sees, px."""
+    holdout: float = 0.2
+    """Share of the frames, at the end, that neither tracking's identity nor training may learn from."""
+    head: str = "builtin"
+    """Head model."""
+    matte: bool = True
+    """Separate the person from the background; off: everything counts as person and there is no plate."""
+    report: bool = True
+    """Write report.html and overlay.mp4 into the track."""
+
+    def __post_init__(self) -> None:
+        if not 64 <= self.size <= 2048:
+            raise InputError(f"size: {self.size} px is out of range, wanted 64 to 2048")
+        if not 0 <= self.holdout < 1:
+            raise InputError(f"holdout: {self.holdout} is out of range, wanted 0 up to (not including) 1")
+
+    def train_frames(self, frames: int) -> int:
+        """How many of the frames, from the start, may be learned from; at least 1."""
+        return max(1, frames - round(frames * self.holdout))

@@ -1,0 +1,169 @@
+"""The head model as the fit sees it: its landmarks and two shoulder points as vertices, and what moves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gsth import math3d
+from gsth.head import JOINTS, HeadModel
+from gsth.track import _points
+from gsth.types import Identity, Motion
+
+SHOULDER = (0.165, 0.065, 0.01)
+"""Centre of the left shoulder joint of the mean adult in the model frame, m; what MediaPipe's pose points mean."""
+SHOULDER_VERTS = 40
+"""Vertices around that place whose mean carries a shoulder point."""
+LOOK_RAD = (0.45, 0.45, 0.6, 0.6)
+"""Eye rotation at which eyeLookUp, eyeLookDown, eyeLookIn and eyeLookOut are 1."""
+
+
+@dataclass
+class Pose:
+    """What moves, of t frames; leaves of the optimisation."""
+
+    root: Tensor
+    """Torso rotation, rotation vector after ``root0``, [t 3]."""
+    root0: Tensor
+    """Where the torso rotation starts from, wxyz [t 4]; constant."""
+    place: Tensor
+    """Torso position, m [t 3]."""
+    neck: Tensor
+    """Rotation vector [t 3]."""
+    head: Tensor
+    """Rotation vector [t 3]."""
+    gaze: Tensor
+    """Rotation vectors (x, y) of left and right eye, rad [t 2 2]: down, and to the person's right."""
+    expr: Tensor
+    """Activations that are free to move [t e]; the eyeLook ones follow from ``gaze`` instead."""
+
+    @classmethod
+    def at(cls, rotation: Tensor, place: Tensor, expressions: int) -> Pose:
+        """Resting faces at given rigid poses: wxyz [t 4] and m [t 3]."""
+        t = len(place)
+        zero = torch.zeros(t, 3)
+        return cls(
+            root=zero.clone(),
+            root0=rotation.clone(),
+            place=place.clone(),
+            neck=zero.clone(),
+            head=zero.clone(),
+            gaze=torch.zeros(t, 2, 2),
+            expr=torch.zeros(t, expressions),
+        )
+
+    def take(self, frames: Tensor) -> Pose:
+        """Copies of some frames."""
+        return Pose(**{k: v.detach()[frames].clone() for k, v in vars(self).items()})
+
+    def torso(self) -> Tensor:
+        """T_world_head [t 7]."""
+        return torch.cat((math3d.quat_mul(math3d.rotvec_to_quat(self.root), self.root0), self.place), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkRig:
+    """A HeadModel whose vertices are the landmarks (face points, then left and right shoulder)."""
+
+    model: HeadModel
+    mirror: Tensor
+    """Index of each expression's left-right twin (itself where it has none), [e]."""
+    look: Tensor
+    """Index of eyeLookUp, Down, In, Out (columns) of the left and right eye (rows), [2 4]; -1 where absent."""
+
+    @classmethod
+    def of(cls, head: HeadModel) -> LandmarkRig:
+        """Mix the vertices under each landmark. Exact where their skinning weights agree, as they do on a face."""
+        corners = head.faces[head.landmark_faces]
+        used, at = corners.unique(return_inverse=True)
+        mix = torch.zeros(len(corners), len(used)).scatter_add(1, at, head.landmark_bary)
+        sides = [_around(head, torch.tensor(SHOULDER) * torch.tensor((s, 1.0, 1.0))) for s in (1.0, -1.0)]
+        vertex_ids = torch.cat((used, *sides))
+        whole = torch.zeros(len(corners) + 2, len(vertex_ids))
+        whole[: len(corners), : len(used)] = mix
+        for side, ids in enumerate(sides):
+            start = len(used) + side * SHOULDER_VERTS
+            whole[len(corners) + side, start : start + len(ids)] = 1.0 / len(ids)
+        part = head.subset(vertex_ids)
+        model = replace(
+            part,
+            template=whole @ part.template,
+            uvs=whole @ part.uvs,
+            shape_basis=torch.einsum("lv,svc->slc", whole, part.shape_basis),
+            expr_basis=torch.einsum("lv,evc->elc", whole, part.expr_basis),
+            weights=whole @ part.weights,
+        )
+        return cls(model, *_expression_links(head.expression_names))
+
+    def expressions(self, pose: Pose) -> Tensor:
+        """All activations [t e], the eyeLook ones from the gaze, so that lids follow the eyes as in life."""
+        down, right = pose.gaze[..., 0], pose.gaze[..., 1]
+        inward = right * right.new_tensor((1.0, -1.0))
+        amounts = torch.stack((-down, down, inward, -inward), -1) / down.new_tensor(LOOK_RAD)
+        index = self.look.reshape(-1)
+        known = index >= 0
+        expr = pose.expr.clone()
+        expr[:, index[known]] = amounts.clamp(0, 1).flatten(1)[:, known]
+        return expr
+
+    def motion(self, pose: Pose, fps: float) -> Motion:
+        """The pose as the coin that everything downstream takes."""
+        still = math3d.quat_identity(len(pose.place))
+        eyes = [
+            math3d.rotvec_to_quat(torch.cat((pose.gaze[:, side], torch.zeros(len(pose.place), 1)), -1))
+            for side in (0, 1)
+        ]
+        joints = {
+            "root": still,
+            "neck": math3d.rotvec_to_quat(pose.neck),
+            "head": math3d.rotvec_to_quat(pose.head),
+            "eye_l": eyes[0],
+            "eye_r": eyes[1],
+        }
+        return Motion(
+            head=self.model.id,
+            fps=fps,
+            expr=self.expressions(pose),
+            joints=torch.stack([joints[name] for name in JOINTS], 1),
+            T_world_head=pose.torso(),
+        )
+
+    def points(self, pose: Pose, shape: Tensor, offsets: Tensor) -> Tensor:
+        """Face points and shoulders, camera frame, m [t 480 3].
+
+        Args:
+            shape: Identity coefficients [s].
+            offsets: Of the face points on the neutral head, model frame, m [478 3].
+        """
+        padded = torch.cat((offsets, offsets.new_zeros(2, 3)))
+        person = self.model.shaped(Identity(self.model.id, shape, padded))
+        return person.posed(self.motion(pose, 25.0)).verts
+
+
+def _around(head: HeadModel, place: Tensor) -> Tensor:
+    """Vertices near a place, of those that the torso carries."""
+    distance = (head.template - place).norm(dim=-1) + (head.weights[:, 0] < 0.5) * 10.0
+    return distance.topk(min(SHOULDER_VERTS, len(distance)), largest=False).indices
+
+
+def _expression_links(names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    where = {name: i for i, name in enumerate(names)}
+    twins = [
+        where.get(n.replace("Left", "Right") if "Left" in n else n.replace("Right", "Left"), i)
+        for i, n in enumerate(names)
+    ]
+    looks = [[where.get(f"eyeLook{way}{side}", -1) for way in ("Up", "Down", "In", "Out")] for side in ("Left", "Right")]
+    return torch.tensor(twins, dtype=torch.int64), torch.tensor(looks, dtype=torch.int64)
+
+
+def landmark_weights() -> Tensor:
+    """How much each face point counts [478], sum 1: lips, lids and irises more; the oval, which slides, less."""
+    weights = torch.ones(_points.COUNT)
+    weights[list(_points.OVAL)] = 0.3
+    weights[list(_points.BROW_LEFT + _points.BROW_RIGHT)] = 1.5
+    weights[list(_points.EYE_LEFT + _points.EYE_RIGHT)] = 2.5
+    weights[list(_points.LIPS)] = 3.0
+    weights[list(_points.IRIS_LEFT + _points.IRIS_RIGHT)] = 3.0
+    return weights / weights.sum()

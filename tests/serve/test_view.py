@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from gsth import math3d, render
+from gsth.serve import _view
+from gsth.serve._view import SETTLE_S, Optics, Orbit, View
+from gsth.serve.session import Session, Style
+
+
+class Clock:
+    """A clock that the test turns; drawing takes the time that it says."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def optics(person) -> Optics:
+    return Optics.of(person)
+
+
+@pytest.fixture
+def session(person, clock: Clock) -> Session:
+    return Session(person, clock=clock)
+
+
+@pytest.fixture
+def view(session: Session, optics: Optics, clock: Clock) -> View:
+    return View(session, optics, clock)
+
+
+def _beside(optics: Optics, degrees: float, width: int = 96, height: int = 96) -> Orbit:
+    """The home camera, gone round the head."""
+    home = optics.home(width, height)
+    turn = math3d.rotvec_to_quat(torch.tensor((0.0, math.radians(degrees), 0.0)))
+    eye = optics.target + math3d.quat_rotate(turn, torch.tensor(home.position) - optics.target)
+    wxyz = math3d.quat_mul(turn, torch.tensor(home.wxyz))
+    return dataclasses.replace(home, position=tuple(eye.tolist()), wxyz=tuple(wxyz.tolist()))
+
+
+def _slow(monkeypatch: pytest.MonkeyPatch, clock: Clock, s_per_px: float) -> None:
+    drawn = View._drawn
+
+    def timed(self: View, orbit: Orbit, moment: object, height: int) -> torch.Tensor:
+        rgb = drawn(self, orbit, moment, height)
+        clock.now += s_per_px * rgb.shape[0] * rgb.shape[1]
+        return rgb
+
+    monkeypatch.setattr(View, "_drawn", timed)
+
+
+def test_home_is_the_training_camera_to_the_pixel(optics: Optics, person) -> None:
+    cameras = optics.cameras(optics.home(96, 96), 96, 96)
+    assert torch.allclose(cameras.viewmats, person.cameras.viewmats, atol=1e-6)
+    assert torch.allclose(cameras.Ks, person.cameras.Ks, atol=1e-4)
+    twice = optics.cameras(optics.home(192, 192), 192, 192)
+    assert torch.allclose(twice.Ks[0, :2], 2 * person.cameras.Ks[0, :2], atol=1e-4)
+
+
+@pytest.mark.parametrize(("width", "height"), [(160, 80), (60, 120)])
+def test_the_whole_crop_fits_into_any_canvas(optics: Optics, person, width: int, height: int) -> None:
+    K = optics.cameras(optics.home(width, height), width, height).Ks[0]
+    side = min(width, height)
+    corner = torch.linalg.inv(person.cameras.Ks[0]) @ torch.tensor((96.0, 96.0, 1.0))
+    at = math3d.project(corner[None], K)[0]
+    assert at.tolist() == pytest.approx([(width + side) / 2, (height + side) / 2], abs=1e-3)
+
+
+@pytest.mark.parametrize("degrees", [-70.0, 25.0, 180.0])
+def test_the_head_stays_at_its_place_from_every_side(optics: Optics, degrees: float) -> None:
+    places = []
+    for orbit in (optics.home(96, 96), _beside(optics, degrees)):
+        cameras = optics.cameras(orbit, 96, 96)
+        seen = cameras.viewmats[0] @ torch.cat((optics.target, torch.ones(1)))
+        assert torch.linalg.det(cameras.viewmats[0, :3, :3]) == pytest.approx(1.0, abs=1e-5)
+        places.append(torch.cat((math3d.project(seen[None, :3], cameras.Ks[0])[0], seen[2:3])))
+    assert torch.allclose(places[0], places[1], atol=1e-3)
+
+
+def test_the_first_picture_is_the_training_view(view: View, optics: Optics, person) -> None:
+    view.look(optics.home(96, 96))
+    picture = view.draw()
+    want = render.render(person.pose(person.motion[0]), person.cameras, background=person.plate).rgb[0]
+    assert picture is not None and picture.full
+    assert (picture.rgb.float() / 255 - want).abs().max() < 0.01
+    assert picture.stats.splats == 32
+
+
+def test_a_wide_canvas_shows_the_plate_in_the_middle(view: View, optics: Optics, person) -> None:
+    view.look(optics.home(192, 96))
+    rgb = view.draw().rgb.float() / 255
+    assert torch.allclose(rgb[2, 50], person.plate[2, 2], atol=0.01)
+    assert torch.allclose(rgb[2, 140], person.plate[2, 92], atol=0.01)
+    assert torch.allclose(rgb[2, 10], person.plate.mean((0, 1)), atol=0.01)
+
+
+def test_the_plate_stands_only_in_the_training_view(view: View, optics: Optics, person) -> None:
+    view.look(_beside(optics, 40))
+    rgb = view.draw().rgb.float() / 255
+    assert torch.allclose(rgb[1, 1], person.plate.mean((0, 1)), atol=0.01)
+    assert torch.allclose(rgb[1, 94], rgb[1, 1])
+
+
+def test_a_plain_background_is_that_colour(view: View, session: Session, optics: Optics) -> None:
+    session.style = Style(background="white")
+    view.look(optics.home(96, 96))
+    assert view.draw().rgb[1, 1].tolist() == [255, 255, 255]
+
+
+def test_nothing_is_drawn_twice(view: View, session: Session, optics: Optics) -> None:
+    assert view.draw() is None
+    view.look(optics.home(96, 96))
+    first = view.draw()
+    assert view.draw() is None and view.wait_s() is None
+    view.look(optics.home(96, 96))
+    assert view.draw() is None
+    session.express("jawOpen", 1.0)
+    assert view.changed.is_set()
+    assert not torch.equal(view.draw().rgb, first.rgb)
+
+
+def test_small_while_the_camera_moves_full_at_rest(
+    view: View, optics: Optics, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _slow(monkeypatch, clock, 0.1 / 96**2)
+    view.look(optics.home(96, 96))
+    assert view.draw().full
+    clock.now += 1
+    view.look(_beside(optics, 5))
+    moving = view.draw()
+    assert (moving.full, moving.stats.height) == (False, 48)
+    assert view.draw() is None
+    assert 0 < view.wait_s() < SETTLE_S
+    clock.now += view.wait_s() + 1e-6
+    rest = view.draw()
+    assert rest.full and rest.stats.height == 96
+    assert view.draw() is None and view.wait_s() is None
+
+
+def test_a_quick_renderer_draws_full_size_even_while_moving(view: View, optics: Optics, clock: Clock) -> None:
+    view.look(optics.home(96, 96))
+    view.draw()
+    view.look(_beside(optics, 5))
+    assert view.draw().full
+
+
+def test_only_the_newest_camera_is_drawn(view: View, optics: Optics) -> None:
+    for degrees in (1, 2, 3):
+        view.look(_beside(optics, degrees))
+    view.look(optics.home(96, 96))
+    view.draw()
+    assert view.draw() is None and view.dropped == 3
+
+
+def test_a_slow_picture_of_a_place_already_left_is_not_shown(
+    view: View, optics: Optics, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = View._drawn
+
+    def left_meanwhile(self: View, orbit: Orbit, moment: object, height: int) -> torch.Tensor:
+        rgb = drawn(self, orbit, moment, height)
+        clock.now += 1
+        view.look(_beside(optics, 9))
+        return rgb
+
+    monkeypatch.setattr(View, "_drawn", left_meanwhile)
+    view.look(optics.home(96, 96))
+    assert view.draw() is None and view.dropped == 1
+    assert view.changed.is_set()
+    assert view.draw() is not None
+
+
+def test_playing_waits_for_the_next_frame(view: View, session: Session, optics: Optics, clock: Clock) -> None:
+    view.look(optics.home(96, 96))
+    session.play()
+    frames = []
+    for _ in range(3):
+        frames.append(view.draw().moment.frame)
+        clock.now += view.wait_s()
+    assert frames == [0, 1, 2]
+
+
+def test_the_picture_keeps_to_the_limit_and_the_canvas_shape(view: View, session: Session, optics: Optics) -> None:
+    session.style = Style(max_height=50)
+    view.look(optics.home(400, 200))
+    assert tuple(view.draw().rgb.shape) == (50, 100, 3)
+    view.look(dataclasses.replace(optics.home(400, 200), width=0, height=0))
+    assert min(view.draw().rgb.shape[:2]) == _view.MIN_SIDE
+
+
+def test_rate_counts_the_last_second(view: View, session: Session, optics: Optics, clock: Clock) -> None:
+    view.look(optics.home(96, 96))
+    for i in range(30):
+        clock.now += 0.1
+        session.express("jawOpen", (i + 1) / 31)
+        picture = view.draw()
+    assert picture.stats.fps == pytest.approx(11, abs=1)
+
+
+def test_a_closed_view_hears_no_more(view: View, session: Session) -> None:
+    view.close()
+    session.express("jawOpen", 1.0)
+    assert not view.changed.is_set()
