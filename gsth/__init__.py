@@ -62,9 +62,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("gsth")
+        try:
+            return version("gsth")
+        except PackageNotFoundError:
+            return "0+sources"
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gsth' has no attribute {name!r}")

@@ -140,7 +140,7 @@ def writing(folder: Path | str, kind: str, meta: Mapping[str, Any] | None = None
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def write_meta(folder: Path | str, kind: str, **meta: Any) -> None:
+def write_meta(folder: Path | str, kind: str, /, **meta: Any) -> None:
     """Write ``meta.json``; values may be dataclasses, paths, tuples and what JSON has.
 
     What gsth notes itself (kind, version, gsth, frame, units, made) always tells of this writing, so that the meta of
@@ -335,7 +335,7 @@ def _gsth_version() -> str:
     try:
         return installed_version("gsth")
     except PackageNotFoundError:
-        return "not installed"
+        return "0+sources"
 
 
 def _take(path: Path, folder: Path) -> int:

@@ -36,7 +36,7 @@ _CENTRE, _SPREAD = -5.0, 3.0
 SILENT_DB = -65.0
 """Sound that never rises above this (dB of full scale) is silence; 16 bit recordings of nothing lie below it."""
 _GATE_DB = 22.0
-"""Columns within this of the loud ones count as active; pauses of an ordinary recording lie farther down."""
+"""Columns within this of the loudest 100 ms are active; breath and room noise of a pause lie farther down."""
 
 
 def mel_filters(bands: int = BANDS) -> Tensor:
@@ -96,6 +96,14 @@ def _loudness_db(samples: Tensor) -> Tensor:
     return 10 * torch.log10(smooth + 1e-12)
 
 
+def _loudest_db(db: Tensor) -> float:
+    """Level of the loudest 100 ms, so that one word in a long silence counts and a click does not; -inf for nothing."""
+    if len(db) == 0:
+        return -math.inf
+    mean = torch.nn.functional.avg_pool1d(10 ** (db / 10)[None, None], min(10, len(db)), 1)
+    return float(10 * torch.log10(mean.max()))
+
+
 def speech_level(samples: np.ndarray | Tensor) -> float:
     """How loud the speech in a sound is: the gated level over its active parts, dB of full scale.
 
@@ -103,7 +111,7 @@ def speech_level(samples: np.ndarray | Tensor) -> float:
     gives 6.02 dB more, exactly. -inf where the whole sound is silence (below ``SILENT_DB``) or shorter than 10 ms.
     """
     db = _loudness_db(as_samples(samples))
-    if len(db) == 0 or (loud := float(torch.quantile(db, 0.95))) < SILENT_DB:
+    if (loud := _loudest_db(db)) < SILENT_DB:
         return -math.inf
     active = db[db > loud - _GATE_DB]
     return float(10 * torch.log10((10 ** (active / 10)).mean()))
@@ -116,8 +124,8 @@ def activity(samples: np.ndarray | Tensor, fps: float, frames: int | None = None
     """
     tensor = as_samples(samples)
     db = _loudness_db(tensor)
-    level = speech_level(tensor)
-    active = (db > level - _GATE_DB) if math.isfinite(level) else torch.zeros(len(db), dtype=torch.bool)
+    loud = _loudest_db(db)
+    active = (db > loud - _GATE_DB) & (loud >= SILENT_DB)
     # Closing: widen by the gap, then narrow again.
     wide = torch.nn.functional.max_pool1d(active.float()[None, None], 15, 1, 7)
     closed = -torch.nn.functional.max_pool1d(-wide, 15, 1, 7)[0, 0] if len(db) else active.float()

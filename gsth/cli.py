@@ -10,23 +10,82 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, Any, NoReturn
 
 from gsth.errors import GsthError, InputError
 from gsth.types import Densified, Done, Event, Notice, Saved, Step
-
-if TYPE_CHECKING:
-    from gsth.doctor import Row
-
-T = TypeVar("T")
 
 OK, CRASHED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 LINE_EVERY_S = 15.0
 """Without a terminal, a stage says how far it is at most this often."""
 REDRAW_EVERY_S = 0.1
+
+Argv = Sequence[str]
+
+
+# ------------------------------------------------------------------------------------------------ verbs
+# Each imports what it needs when it is called, so that the list of verbs costs nothing and help needs no torch.
+
+
+def _demo(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args, pipeline
+
+    return pipeline.demo(_cli_args.parse("demo", _cli_args.Demo, argv).out)
+
+
+def _train(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args, pipeline
+
+    args: Any = _cli_args.parse("train", _cli_args.train(), argv)
+    return pipeline.train(args.clip, args.out, args.preset)
+
+
+def _track(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args
+
+    args = _cli_args.parse("track", _cli_args.Track, argv)
+    from gsth import track  # only now: it brings torch
+
+    return track.run(args.clip, args.out, args.config)
+
+
+def _drive(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args, pipeline, registry
+
+    args = _cli_args.parse("drive", _cli_args.Drive, argv)
+    if (args.audio is None) == (args.motion is None):
+        raise InputError("gsth drive: give exactly one of --audio WAV and --motion FOLDER")
+    if args.audio is not None:
+        driver = registry.plugin("drive", "audio")(wav=args.audio)
+    else:
+        driver = registry.plugin("drive", "motion")(args.motion)
+    return pipeline.drive(args.avatar, driver, args.out)
+
+
+def _eval(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args, evaluate
+
+    args = _cli_args.parse("eval", _cli_args.Eval, argv)
+    return evaluate.run(args.avatar, args.config)
+
+
+def _view(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args
+    from gsth.serve import app
+
+    args = _cli_args.parse("view", _cli_args.View, argv)
+    return app.run(args.avatar, args.config)
+
+
+def _doctor(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args
+
+    _cli_args.parse("doctor", _cli_args.Doctor, argv)
+    from gsth import doctor  # only now: it brings torch
+
+    yield Notice(doctor.table(doctor.check()))
 
 
 @dataclass(frozen=True)
@@ -35,82 +94,180 @@ class Verb:
 
     usage: str
     summary: str
-    start: Callable[[Sequence[str]], Iterator[Event]]
+    start: Callable[[Argv], Iterator[Event]]
     resumes: bool = False
-    """An interrupted run goes on where it stopped when the same command is given again."""
+    """The same command, given again, goes on where an interrupted run stopped."""
 
 
-# ------------------------------------------------------------------------------------------------ verbs
-# Each imports what it needs when it is called: help must not wait for torch.
+VERBS: Mapping[str, Verb] = {
+    "demo": Verb("[--out DIR]", "the whole road on a synthetic actor, without any video of yours", _demo, resumes=True),
+    "train": Verb("CLIP --out A [quick|standard]", "make an avatar from a video of a person", _train, resumes=True),
+    "drive": Verb("A --audio WAV --out V.mp4", "make an avatar speak (or --motion FOLDER)", _drive),
+    "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
+    "eval": Verb("A [--json F] [--frames DIR]", "score an avatar on what it never saw", _eval),
+    "track": Verb("CLIP --out T", "only the tracking, with a report", _track),
+    "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
+}
 
 
-def _demo(argv: Sequence[str]) -> Iterator[Event]:
-    @dataclass(frozen=True)
-    class Demo:
-        """Film a synthetic actor, train an avatar on the film, and make it speak a sentence that it never heard."""
-
-        out: Path = Path("demo")
-        """Folder for actor.mp4, actor.avatar, hello.wav and demo.mp4."""
-
-    args = _parse("demo", Demo, argv)
-    from gsth import pipeline
-
-    return pipeline.demo(args.out)
+# ------------------------------------------------------------------------------------------------ running
 
 
-def _train(argv: Sequence[str]) -> Iterator[Event]:
-    import dataclasses
-    from typing import Annotated
+def main() -> NoReturn:
+    """The program ``gsth``."""
+    # TensorFlow Lite and glog, inside mediapipe, would write their own log between our lines.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, _terminated)  # so that temporary files go, as with Ctrl+C
+    sys.exit(run(sys.argv[1:]))
 
-    import tyro
 
-    from gsth import pipeline
-    from gsth._config import presets
+def run(argv: Argv) -> int:
+    """Run one command line (without the program's name); the exit code.
 
-    choices = presets(pipeline.TrainConfig, "train")
-    preset = tyro.extras.subcommand_type_from_defaults(choices, prefix_names=False)
-    # The presets are files, so this class can only be made when they have been read.
-    args_type = dataclasses.make_dataclass(
-        "Train",
-        [
-            ("clip", Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="Video of one person facing the camera.")]),
-            ("out", Annotated[Path, tyro.conf.arg(help="Folder for the avatar, for example me.avatar.")]),
-            (
-                "preset",
-                Annotated[preset, tyro.conf.arg(name="")],
-                dataclasses.field(default=choices["standard"]),
-            ),
-        ],
-        frozen=True,
+    0 done, 1 a defect of gsth (with traceback), 2 refused with a reason, 130 interrupted.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        _say(overview())
+        return OK
+    if argv[0] in ("-V", "--version"):
+        import gsth
+
+        _say(f"gsth {gsth.__version__}")
+        return OK
+    name, verb = argv[0], VERBS.get(argv[0])
+    if verb is None:
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(VERBS)}"
+        return _fail(f"gsth: no command is called {name!r}; {hint}")
+    show = Show(sys.stdout)
+    try:
+        with contextlib.closing(verb.start(argv[1:])) as events:  # type: ignore[type-var]
+            for event in events:
+                show(event)
+        return OK
+    except GsthError as error:
+        show.clear()
+        return _fail(f"gsth {name}: {error}")
+    except KeyboardInterrupt:
+        show.clear()
+        again = "the same command goes on from the last checkpoint" if verb.resumes else "nothing half-written was left"
+        _fail(f"gsth {name}: stopped; {again}")
+        return INTERRUPTED
+    except Exception:  # a defect of ours: the traceback is what a report needs
+        show.clear()
+        traceback.print_exc()
+        return CRASHED
+
+
+def overview() -> str:
+    """The list of verbs."""
+    width = max(len(f"{name} {verb.usage}") for name, verb in VERBS.items())
+    lines = [f"  gsth {f'{name} {verb.usage}':{width}}   {verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(
+        (
+            "gsth: from a short video of a person to an avatar that speaks.",
+            "",
+            *lines,
+            "",
+            "gsth VERB --help says more.",
+        )
     )
-    args_type.__doc__ = (
-        "Track a video, train an avatar on it, and score it on the part it never saw.\n\n"
-        "Write a preset after the rest and its settings after it: gsth train me.mp4 --out me.avatar quick "
-        "--avatar.steps 800. Without a word it is standard. An interrupted run goes on when given again."
-    )
-    args: Any = _parse("train", args_type, argv)
-    return pipeline.train(args.clip, args.out, args.preset)
 
 
-def _track(argv: Sequence[str]) -> Iterator[Event]:
-    from typing import Annotated
+def _terminated(*_: object) -> None:
+    raise KeyboardInterrupt
 
-    import tyro
 
-    from gsth.track import TrackConfig
+def _say(text: str) -> None:
+    print(text, flush=True)
 
-    @dataclass(frozen=True)
-    class Track:
-        """Only the tracking: head, expression, matte and background of every frame, with a report."""
 
-        clip: _positional(Path)  # type: ignore[valid-type]
-        """Video of one person facing the camera."""
-        out: Path
-        """Folder for the track, for example me.track."""
-        config: Annotated[TrackConfig, tyro.conf.arg(name="")]
+def _fail(text: str) -> int:
+    print(text, file=sys.stderr, flush=True)
+    return REFUSED
 
-    del annotations
-    args = _parse("track", Track, argv)
-    from gsth import track
 
-    return track.run(args.clip, args.out, args.config)
+# ------------------------------------------------------------------------------------------------ showing
+
+
+class Show:
+    """Shows events: one live line on a terminal, sparse plain lines elsewhere."""
+
+    def __init__(self, out: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._out, self._clock = out, clock
+        self._live = out.isatty()
+        self._stage: str | None = None
+        self._began = self._last = clock()
+        self._first = 0
+        """Steps that were done when the stage began: a resumed run has some, and they say nothing of its speed."""
+        self._drawn = False
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Step):
+            self._step(event)
+        elif isinstance(event, Notice):
+            self._line(event.text)
+        elif isinstance(event, Saved):
+            self._line(f"saved {event.path}")
+        elif isinstance(event, Done):
+            self._line("\n".join((f"done: {event.path}", *_figures(event.values))))
+        elif isinstance(event, Densified) and self._live:
+            self._line(f"{event.splats} splats at step {event.step}")
+
+    def clear(self) -> None:
+        """Take the live line away, so that something else can be written."""
+        if self._drawn:
+            self._out.write("\r\x1b[2K")
+            self._out.flush()
+            self._drawn = False
+
+    def _step(self, step: Step) -> None:
+        now = self._clock()
+        new = step.stage != self._stage
+        if new:
+            self._stage, self._began, self._first = step.stage, now, step.done
+        final = step.done >= step.total
+        if not (new or final) and now - self._last < (REDRAW_EVERY_S if self._live else LINE_EVERY_S):
+            return
+        self._last = now
+        text = _progress(step, now - self._began, self._first)
+        if not self._live:
+            self._line(text)
+            return
+        width = shutil.get_terminal_size().columns
+        self._out.write(f"\r\x1b[2K{text[: width - 1]}" + ("\n" if final else ""))
+        self._out.flush()
+        self._drawn = not final
+
+    def _line(self, text: str) -> None:
+        self.clear()
+        self._out.write(text + "\n")
+        self._out.flush()
+
+
+def _progress(step: Step, elapsed_s: float, first: int) -> str:
+    """``train  1200/6000  20 %  loss 0.031  psnr_db 29.4  1:52 left``."""
+    parts = [step.stage, f"{step.done}/{step.total}", f"{100 * step.done // max(step.total, 1)} %"]
+    parts += [f"{name} {_number(value)}" for name, value in step.values.items()]
+    if step.done >= step.total:
+        parts.append(f"took {_minutes(elapsed_s)}")
+    elif step.done > first and elapsed_s > 1:
+        parts.append(f"{_minutes(elapsed_s / (step.done - first) * (step.total - step.done))} left")
+    return "  ".join(parts)
+
+
+def _figures(values: Mapping[str, float]) -> Iterable[str]:
+    width = max(map(len, values), default=0)
+    return (f"  {name:{width}}  {_number(value)}" for name, value in values.items())
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+
+
+def _minutes(seconds: float) -> str:
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -96,7 +96,8 @@ def run(avatar_path: Path, config: EvalConfig) -> Iterator[Event]:
 
     with ExitStack() as stack:
         out = _frames_folder(stack, avatar, config)
-        exam = stack.enter_context(_Exam(avatar, motion, out))
+        spoken = _spoken(avatar, clip) if config.driven == "audio" else None
+        exam = stack.enter_context(_Exam(avatar, motion, out, spoken))
         for t, reference in enumerate(_references(avatar, clip)):
             exam.see(t, reference)
             yield Step("evaluate", t + 1, exam.total, exam.so_far())
@@ -191,6 +192,15 @@ def _motion(avatar: Avatar, clip: Clip, driven: str) -> Motion:
     return avatar.motion.replace(expr=heard.expr[ids], audio=None if heard.audio is None else heard.audio[ids])
 
 
+def _spoken(avatar: Avatar, clip: Clip) -> NDArray[np.bool_]:
+    """In which tracked frames something is said, [t]."""
+    from gsth import audio, media
+
+    activity = audio.activity(media.sound(clip.path, audio.RATE), clip.fps, clip.frames)
+    spoken: NDArray[np.bool_] = (activity[avatar.source.frame_ids] >= 0.5).numpy()
+    return spoken
+
+
 def _references(avatar: Avatar, clip: Clip) -> Iterator[Picture]:
     """The raw picture of every tracked frame, in order, in one pass over the video."""
     from gsth import media
@@ -227,10 +237,10 @@ def _frames_folder(stack: ExitStack, avatar: Avatar, config: EvalConfig) -> Path
 class _Exam:
     """Sees the raw frames in order; renders and scores those that count. A context manager: it holds the detector."""
 
-    def __init__(self, avatar: Avatar, motion: Motion, out: Path | None) -> None:
+    def __init__(self, avatar: Avatar, motion: Motion, out: Path | None, spoken: NDArray[np.bool_] | None) -> None:
         import numpy as np
 
-        self._avatar, self._motion, self._out = avatar, motion, out
+        self._avatar, self._motion, self._out, self._spoken = avatar, motion, out, spoken
         self._trained = avatar.source.train_frames
         self.total = len(avatar.source.frame_ids)
         self._samples = set(np.linspace(0, self._trained - 1, TRAIN_SAMPLES).round().astype(int).tolist())
@@ -253,7 +263,7 @@ class _Exam:
         self._sum += reference
         if t in self._samples:
             picture = self._render(t)
-            self._rows["train"].add(picture, self._detector(picture), reference, self._detector(reference))
+            self._rows["train"].compare(picture, self._detector(picture), reference, self._detector(reference))
         if t == self._trained - 1:
             mean_frame = (self._sum / self._trained).round().astype("uint8")
             for name, picture in (("last_frame", reference), ("mean_frame", mean_frame)):
@@ -266,10 +276,11 @@ class _Exam:
 
     def rows(self) -> dict[str, Figures]:
         """The figures of every row."""
-        out = {name: row.figures(lips=name not in ("detector", "train")) for name, row in self._rows.items()}
-        for pictures_are_equal in ("psnr_db", "ssim", "face_psnr_db", "mouth_psnr_db"):
-            out["detector"][pictures_are_equal] = None
-        return out
+        spoken = None if self._spoken is None else self._spoken[self._trained :]
+        return {
+            name: row.figures() if name in ("detector", "train") else row.figures() | row.lips(spoken)
+            for name, row in self._rows.items()
+        }
 
     def _score(self, t: int, reference: Picture) -> None:
         import numpy as np
@@ -280,11 +291,11 @@ class _Exam:
         picture = self._render(t)
         if self._out is not None:
             media.write_image(self._out / f"{int(self._avatar.source.frame_ids[t])}.png", picture)
-        self._rows["avatar"].add(picture, self._detector(picture), reference, truth)
+        self._rows["avatar"].compare(picture, self._detector(picture), reference, truth)
         for name, (still, landmarks) in self._still.items():
-            self._rows[name].add(still, landmarks, reference, truth)
+            self._rows[name].compare(still, landmarks, reference, truth)
         moved = self._detector(np.roll(reference, SHIFT_PX, (0, 1)))
-        self._rows["detector"].add(reference, moved - SHIFT_PX, reference, truth)
+        self._rows["detector"].compare_landmarks(moved - SHIFT_PX, truth)
 
     def _render(self, t: int) -> Picture:
         import torch
@@ -303,48 +314,58 @@ class _Row:
     """The scores of one series of pictures, frame by frame; NaN where a frame could not be measured."""
 
     scores: dict[str, list[float]] = field(
-        default_factory=lambda: {m: [] for m in MEASURES if m not in ("lip_correlation", "lip_lag_frames", "lip_ratio")}
+        default_factory=lambda: {m: [] for m in MEASURES if not m.startswith("lip_")}
     )
     opening: list[float] = field(default_factory=list)
     true_opening: list[float] = field(default_factory=list)
 
-    def add(self, picture: Picture, landmarks: Points, reference: Picture, truth: Points) -> None:
+    def compare(self, picture: Picture, landmarks: Points, reference: Picture, truth: Points) -> None:
         """One frame; landmarks are NaN where no face was found."""
         import numpy as np
 
         from gsth import metrics
 
+        self.scores["psnr_db"].append(metrics.psnr(picture, reference))
+        self.scores["ssim"].append(metrics.ssim(picture, reference))
         h, w = reference.shape[:2]
-        known = not np.isnan(truth).any()
-        boxes = {
-            "face_psnr_db": metrics.face_box(truth, w, h) if known else None,
-            "mouth_psnr_db": metrics.mouth_box(truth, w, h) if known else None,
-        }
-        now = {
-            "psnr_db": metrics.psnr(picture, reference),
-            "ssim": metrics.ssim(picture, reference),
-            "landmarks_pct_iod": float(metrics.landmark_distance_pct(landmarks, truth)),
-            "lips_pct_iod": float(metrics.landmark_distance_pct(landmarks, truth, lips=True)),
-            "faces_found": float(not np.isnan(landmarks).any()),
-        }
-        for name, box in boxes.items():
-            now[name] = metrics.psnr(metrics.cut(picture, box), metrics.cut(reference, box)) if box else math.nan
-        for name, value in now.items():
-            self.scores[name].append(value)
-        self.opening.append(float(metrics.mouth_opening(landmarks)))
-        self.true_opening.append(float(metrics.mouth_opening(truth)))
+        for name, bounds in (("face_psnr_db", metrics.face_box), ("mouth_psnr_db", metrics.mouth_box)):
+            box = None if np.isnan(truth).any() else bounds(truth, w, h)
+            score = metrics.psnr(metrics.cut(picture, box), metrics.cut(reference, box)) if box else math.nan
+            self.scores[name].append(score)
+        self.compare_landmarks(landmarks, truth)
 
-    def figures(self, lips: bool) -> Figures:
-        """Means over the frames; with ``lips`` also how the mouth follows the true one."""
+    def compare_landmarks(self, landmarks: Points, truth: Points) -> None:
+        """One frame, of which only the landmarks count."""
         import numpy as np
 
         from gsth import metrics
 
-        out: Figures = {name: metrics.mean(values) for name, values in self.scores.items()}
-        fit = metrics.best_lag(np.array(self.opening), np.array(self.true_opening)) if lips else None
-        if fit is not None:
-            out |= {"lip_correlation": fit.correlation, "lip_lag_frames": float(fit.lag), "lip_ratio": fit.ratio}
-        return out
+        self.scores["landmarks_pct_iod"].append(float(metrics.landmark_distance_pct(landmarks, truth)))
+        self.scores["lips_pct_iod"].append(float(metrics.landmark_distance_pct(landmarks, truth, lips=True)))
+        self.scores["faces_found"].append(float(not np.isnan(landmarks).any()))
+        self.opening.append(float(metrics.mouth_opening(landmarks)))
+        self.true_opening.append(float(metrics.mouth_opening(truth)))
+
+    def figures(self) -> Figures:
+        """Means over the frames."""
+        from gsth import metrics
+
+        return {name: metrics.mean(values) for name, values in self.scores.items()}
+
+    def lips(self, spoken: NDArray[np.bool_] | None) -> Figures:
+        """How the mouth's opening follows the true one, only where ``spoken`` [t] if that is given."""
+        import numpy as np
+
+        from gsth import metrics
+
+        truth = np.array(self.true_opening)
+        if spoken is not None:
+            # People open the mouth to breathe between words, which no sound can tell.
+            truth[~spoken] = np.nan
+        fit = metrics.best_lag(np.array(self.opening), truth)
+        if fit is None:
+            return {}
+        return {"lip_correlation": fit.correlation, "lip_lag_frames": float(fit.lag), "lip_ratio": fit.ratio}
 
 
 class _Detector:
@@ -375,7 +396,7 @@ def _import(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as e:
-        raise MissingExtraError(package, "track", "scoring an avatar against its video") from e
+        raise MissingExtraError(package, "eval", "scoring an avatar against its video") from e
 
 
 def _flat(rows: Mapping[str, Figures]) -> dict[str, float]:

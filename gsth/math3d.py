@@ -146,3 +146,18 @@ def look_at(eye: Tensor, target: Tensor, down: Tensor) -> Tensor:
     view[:3, :3] = torch.stack((x, y, z))
     view[:3, 3] = -view[:3, :3] @ eye
     return view
+
+
+def orbit(target: Tensor, yaw_rad: float, pitch_rad: float = 0.0) -> Tensor:
+    """World-to-camera matrix [4, 4] of the camera at the world's origin after it moved around ``target`` [3].
+
+    Positive yaw moves it to the right in the picture (so the target's own left side comes into view for a face that
+    looks into the camera), positive pitch upwards; it keeps its distance.
+    """
+    turn = quat_mul(
+        rotvec_to_quat(target.new_tensor((pitch_rad, 0.0, 0.0))), rotvec_to_quat(target.new_tensor((0.0, yaw_rad, 0.0)))
+    )
+    view = torch.eye(4, dtype=target.dtype, device=target.device)
+    view[:3, :3] = quat_to_mat(turn)
+    view[:3, 3] = target - view[:3, :3] @ target
+    return view

@@ -34,6 +34,8 @@ CRF = 16
 """x264 quality of written videos: no difference to the eye, a few Mbit/s at 512 x 512."""
 GAP_S = 0.04
 """Sound that is missing for longer than this becomes silence, so that what follows stays in time."""
+CODEC_FRAME = 4096
+"""Codecs fill their last frame with silence, at most so many samples; the header tells where the sound ends."""
 UNSPECIFIED = 2
 """What a stream that does not name its colour matrix carries."""
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
@@ -127,8 +129,13 @@ def write_video(
     path = Path(path)
     if fps <= 0:
         raise InputError(f"{path}: the frame rate must be above 0, got {fps}")
-    with _whole(path) as part, part.open("wb") as file, av.open(file, "w", format="mp4") as container:
-        _encode(container, path, pictures, Fraction(fps).limit_denominator(1001), sound, sound_rate, crf)
+    with _whole(path) as part, part.open("wb") as file:
+        try:
+            with av.open(file, "w", format="mp4") as container:
+                _encode(container, path, pictures, Fraction(fps).limit_denominator(1001), sound, sound_rate, crf)
+        except av.error.FFmpegError as error:
+            # closing after a failed write raises an error of its own over the one that says why
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def write_sound(path: Path | str, samples: NDArray[np.float32], rate: int) -> None:
@@ -245,25 +252,22 @@ def _slots(clip: Clip, start: int, stop: int) -> Iterator[Picture]:
     """Sample and hold: slot i shows the last frame whose time is at most (i + 0.5) / fps."""
     if start == stop:
         return
-    held, fresh, slot = None, False, start
+    held, slot = None, start
     size: tuple[int, int] | None = None
     for time, frame in _timed(clip, start):
         size = size or _square_size(frame)
         while held is not None and slot < stop and time >= (slot + 0.5) / clip.fps:
-            held = _upright(held, size) if fresh else held.copy()
-            yield held
-            fresh, slot = False, slot + 1
+            yield _upright(held, size)
+            slot += 1
         if slot == stop:
             return
-        held, fresh = frame, True
+        held = frame
     if held is None or size is None or stop - slot > max(3.0, 0.25 * clip.fps):
         raise InputError(
-            f"{clip.path}: frames {slot} to {stop} cannot be decoded; it is damaged, or changed since probed"
+            f"{clip.path}: frames {slot} to {stop} cannot be decoded; it is damaged, or changed since it was probed"
         )
-    while slot < stop:
-        held = _upright(held, size) if fresh else held.copy()
-        yield held
-        fresh, slot = False, slot + 1
+    for _ in range(slot, stop):
+        yield _upright(held, size)
 
 
 def _timed(clip: Clip, start: int) -> Iterator[tuple[float, Any]]:
@@ -325,7 +329,12 @@ def _mono(container: Any, origin: float) -> tuple[NDArray[np.float32], int]:
             chunks.append(part.to_ndarray().mean(0, dtype=np.float32))
             have += chunks[-1].size
     samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-    return samples[samples.size - max(have, 0) :] if have < samples.size else samples, rate
+    samples = samples[max(0, samples.size - have) :]
+    if stream.duration is not None:
+        end = round(float((stream.start_time or 0) + stream.duration) * float(stream.time_base) * rate - origin * rate)
+        if 0 < samples.size - end <= CODEC_FRAME:
+            samples = samples[:end]
+    return samples, rate
 
 
 def _resampled(samples: NDArray[np.float32], source_rate: int, rate: int) -> NDArray[np.float32]:
@@ -360,7 +369,8 @@ def _whole(path: Path) -> Iterator[Path]:
             yield part
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that cannot be reached holds no part either
+            part.unlink(missing_ok=True)
 
 
 def _encode(

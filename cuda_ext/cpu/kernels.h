@@ -42,12 +42,19 @@ struct TileRange {
 };
 
 // lists.cpp: depth order and the lists of every tile; entries of one tile are front to back, ties by splat index.
-void prefix_slots(int64_t n, int32_t* slots);
+// Counts to running sums; false where these do not fit 32 bits.
+bool prefix_slots(int64_t n, int32_t* slots);
 void make_lists(int64_t n, const GsthLists& lists, const Grid& grid, int threads);
+
+// rig.cpp: gsth_rig (false: an index is out of range) and gsth_rig_backward.
+bool rig(const GsthRigged& rigged, float* means, float* quats, float* scales, float* opacities, int threads);
+void rig_backward(const GsthRigged& rigged, const GsthRigGrads& grads, int threads);
 
 // Where what lies in a pack of 16 floats. The exponent of a splat at offset (dx, dy) from its centre is
 // log2_opacity - (a dx^2 + b dx dy + c dy^2); the last four give the ellipse's reach in a strip of rows.
-enum Pack { kX, kY, kA, kB, kC, kLog2Opacity, kRed, kGreen, kBlue, kZ, kExtentX, kExtentY, kTurn, kSlope, kCurve, kWidth2 };
+enum Pack {
+    kX, kY, kA, kB, kC, kLog2Opacity, kRed, kGreen, kBlue, kZ, kExtentX, kExtentY, kTurn, kSlope, kCurve, kWidth2
+};
 enum Slot { kVx, kVy, kVa, kVb, kVc, kVLogOpacity, kVRed, kVGreen, kVBlue, kVz };
 
 TileRange tile_range(const float* pack, const Grid& grid);

@@ -24,13 +24,15 @@ TileRange tile_range(const float* pack, const Grid& grid) {
     return {x0 / grid.tile_w, x1 / grid.tile_w, y0 / grid.tile_h, y1 / grid.tile_h};
 }
 
-void prefix_slots(int64_t n, int32_t* slots) {
-    int32_t total = 0;
+bool prefix_slots(int64_t n, int32_t* slots) {
+    int64_t total = 0;
     for (int64_t i = 0; i <= n; ++i) {
         const int32_t count = i < n ? slots[i] : 0;
-        slots[i] = total;
+        slots[i] = int32_t(total);
         total += count;
+        if (total > INT32_MAX) return false;
     }
+    return true;
 }
 
 namespace {

@@ -7,6 +7,17 @@ using namespace gsth;
 
 constexpr int kMaxBases = 16;
 
+// Memory without std containers: their templates must not be compiled for one instruction set and linked for all.
+struct Scratch {
+    float* memory;
+    explicit Scratch(size_t floats) : memory(static_cast<float*>(std::malloc(floats * sizeof(float) + 1))) {
+        if (!memory) throw std::bad_alloc();
+    }
+    ~Scratch() { std::free(memory); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+};
+
 // Reads one component of kLanes splats; lanes past the end repeat the last splat.
 inline Vec gather(const float* p, int stride, int valid) {
     alignas(64) float lanes[kLanes];
@@ -206,7 +217,8 @@ void project_backward_all(const GsthSplats& s, const GsthCamera& camera, const G
     // The camera's sums are made per run of 1024 splats, then in order, so that threads do not change them.
     constexpr int64_t kRun = 1024;
     const int64_t runs = (s.n + kRun - 1) / kRun;
-    float* partial = static_cast<float*>(std::malloc(size_t(runs) * 12 * sizeof(float) + 1));
+    const Scratch scratch(size_t(runs) * 12);
+    float* partial = scratch.memory;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t run = 0; run < runs; ++run) {
         Vec view[12] = {};
@@ -221,7 +233,6 @@ void project_backward_all(const GsthSplats& s, const GsthCamera& camera, const G
     double total[12] = {};
     for (int64_t run = 0; run < runs; ++run)
         for (int j = 0; j < 12; ++j) total[j] += partial[run * 12 + j];
-    std::free(partial);
     for (int i = 0; i < 3; ++i) {
         for (int j = 0; j < 3; ++j) out.viewmat[4 * i + j] = float(total[3 * i + j]);
         out.viewmat[4 * i + 3] = float(total[9 + i]);

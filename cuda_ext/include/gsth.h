@@ -8,7 +8,6 @@ extern "C" {
 #endif
 
 #define GSTH_API __attribute__((visibility("default")))
-#define GSTH_ABI_VERSION 1
 #define GSTH_PACK_FLOATS 16 /* floats that projection leaves per splat */
 #define GSTH_SLOT_FLOATS 12 /* floats of gradient per (tile, splat) */
 
@@ -36,7 +35,8 @@ typedef struct {
     uint64_t *hits;       // [m] which of the tile's 8 x 8 blocks the entry coloured
 } GsthLists;
 
-GSTH_API int32_t gsth_abi_version(void);
+// Hash of sources and flags that the library was built from; it changes with every change of this interface.
+GSTH_API const char *gsth_build_id(void);
 GSTH_API const char *gsth_last_error(void);
 // "avx512", "avx2" or "plain": the instruction set in use. Setting one that the CPU lacks is an error.
 GSTH_API const char *gsth_isa(void);

@@ -107,6 +107,11 @@ class Avatar:
             splats = self.correctives.apply(splats, self.correctives.weights(motion)[0])
         return render.rig(splats, self.shaped.posed(motion))
 
+    def around(self, motion: Motion, yaw_rad: float, pitch_rad: float = 0.0) -> Cameras:
+        """The training camera after it moved around the head of a one-frame motion (see ``math3d.orbit``)."""
+        head_joint = math3d.transform_points(motion.T_world_head[0], self.shaped.pivots[2])
+        return self.cameras.replace(viewmats=math3d.orbit(head_joint, yaw_rad, pitch_rad)[None])
+
     def background(self) -> Tensor:
         """What stands behind the person in the training view: the plate, else mid grey [3]."""
         return torch.full((3,), 0.5) if self.plate is None else self.plate

@@ -28,11 +28,11 @@ class Region:
 
 # Earlier regions win where parts overlap: small and special before large and plain.
 REGIONS = (
-    Region("tongue", ("tongue",), 1.0, 0.004, 0.005, (0.45, 0.20, 0.19)),
-    Region("teeth_upper", ("teeth_upper",), 1.5, 0.002, 0.003, (0.62, 0.57, 0.50)),
-    Region("teeth_lower", ("teeth_lower",), 1.5, 0.002, 0.003, (0.55, 0.50, 0.44)),
-    Region("mouth_inner", ("mouth_inner",), 0.4, 0.004, 0.006, (0.12, 0.04, 0.04)),
-    Region("eyes", ("eye_l", "eye_r"), 3.0, 0.001, 0.004),
+    Region("tongue", ("tongue",), 0.3, 0.004, 0.005, (0.45, 0.20, 0.19)),
+    Region("teeth_upper", ("teeth_upper",), 0.8, 0.002, 0.003, (0.62, 0.57, 0.50)),
+    Region("teeth_lower", ("teeth_lower",), 0.8, 0.002, 0.003, (0.55, 0.50, 0.44)),
+    Region("mouth_inner", ("mouth_inner",), 0.2, 0.004, 0.006, (0.12, 0.04, 0.04)),
+    Region("eyes", ("eye_l", "eye_r"), 1.5, 0.001, 0.004),
     Region("lashes", ("lashes",), 2.0, 0.003, 0.003, (0.10, 0.08, 0.07)),
     Region("lips", ("lips", "upper_lip", "lower_lip"), 2.5, 0.004, 0.005),
     Region("lids", ("lids",), 2.5, 0.003, 0.004),

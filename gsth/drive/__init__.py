@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gsth.drive._config import IdleConfig, SpeechConfig
 from gsth.errors import InputError
 
 if TYPE_CHECKING:
-    from gsth.drive._person import SpeechConfig, describe, fit_speech
+    from gsth.drive._person import describe, fit_speech
     from gsth.types import Motion
 
-__all__ = ["Driver", "SpeechConfig", "describe", "fit_speech", "offline"]
+__all__ = ["Driver", "IdleConfig", "SpeechConfig", "describe", "fit_speech", "offline"]
 
 
 class Driver(Protocol):
@@ -47,7 +48,7 @@ def offline(driver: Driver) -> Motion:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("SpeechConfig", "describe", "fit_speech"):
+    if name in ("describe", "fit_speech"):
         from gsth.drive import _person
 
         return getattr(_person, name)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gsth import math3d
+from gsth.drive._config import IdleConfig
 from gsth.errors import InputError
 from gsth.head import JOINTS
 from gsth.types import HeadId, Motion
 
-_NECK, _HEAD, _EYES = JOINTS.index("neck"), JOINTS.index("head"), slice(JOINTS.index("eye_l"), JOINTS.index("eye_r") + 1)
+_NECK, _HEAD = JOINTS.index("neck"), JOINTS.index("head")
+_EYES = slice(JOINTS.index("eye_l"), JOINTS.index("eye_r") + 1)
 _CLOSE_S, _SHUT_S, _OPEN_S = 0.09, 0.04, 0.16
 """Phases of a blink: lids go down in about 90 ms and come up slower (Bentivoglio et al. 1997 for rates and times)."""
 _SWAY_HZ = (0.06, 0.45)
@@ -25,23 +26,6 @@ _SWAY_RAD = (0.02, 0.03, 0.012)
 """Sway where the person's own is unknown or smaller: pitch, yaw, roll, standard deviation, rad."""
 _MAX_EYE_RAD = 0.45
 _TAU = 2 * math.pi
-
-
-@dataclass(frozen=True)
-class IdleConfig:
-    """How alive someone is who says nothing."""
-
-    blinks_per_minute: float = 17.0
-    """Mean rate; 0: never."""
-    sway: float = 0.6
-    """Head motion as a fraction of what the person did in the clip; 0: still."""
-    glance: float = 1.0
-    """Small wandering of the gaze around the camera; 0: fixed."""
-
-    def __post_init__(self) -> None:
-        for name, top in (("blinks_per_minute", 60), ("sway", 1.5), ("glance", 3)):
-            if not 0 <= getattr(self, name) <= top:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 to {top}")
 
 
 def mean_rotation(quats: Tensor) -> Tensor:

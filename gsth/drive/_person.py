@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gsth import audio, speech
 from gsth.drive import _speech_net
+from gsth.drive._config import SpeechConfig
 from gsth.drive._speech_net import NAMES, STEPS_HZ, SpeechNet
 from gsth.errors import ArtifactError, InputError
 from gsth.head import HeadModel
@@ -47,14 +48,6 @@ _MIN_FRAMES = 40
 """Speech frames below which nothing is learned from a clip."""
 
 
-@dataclass(frozen=True)
-class SpeechConfig:
-    """How the person's own speech is learned from the clip."""
-
-    personal: bool = True
-    """Learn from the clip's sound; otherwise only the rest pose and the span of the mouth are the person's."""
-
-
 @dataclass(frozen=True, eq=False)
 class Voice:
     """What turns sound into one person's expressions."""
@@ -74,14 +67,14 @@ class Voice:
     """``correlation`` of the general model's mouth opening with the tracked one, ``chance`` (what unrelated sound
     would reach), ``lag_frames``, ``learned`` (1: the last layer is the person's own), ``span``."""
 
-    def expressions(self, hidden: Tensor) -> Tensor:
-        """Expressions [k e] of hidden states [k width]."""
+    def expressions(self, hidden: Tensor, amount: float = 1.0) -> Tensor:
+        """Expressions [k e] of hidden states [k width]; ``amount`` scales the way from rest."""
         moved = hidden @ self.weight.T + self.bias
         press = self.net.curves(hidden)[:, _PRESS : _PRESS + 1] / _full_press()
         shut = ((press - _CLOSURE[0]) / (_CLOSURE[1] - _CLOSURE[0])).clamp(0, 1)
         moved = moved + (self.closed - moved) * shut * shut * (3 - 2 * shut)
         out = self.rest.repeat(len(hidden), 1)
-        out[:, self.moved] = out[:, self.moved] + moved
+        out[:, self.moved] = out[:, self.moved] + amount * moved
         return out.clamp(0, 1)
 
     def tensors(self) -> dict[str, Tensor]:

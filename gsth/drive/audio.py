@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsth.drive._idle_config import IdleConfig
+from gsth.drive._config import IdleConfig
 from gsth.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from gsth.avatar import Avatar
     from gsth.types import Motion
@@ -32,6 +34,7 @@ class Config:
     expressiveness: float = 1.0
     """Factor on the mouth's movements away from rest."""
     idle: IdleConfig = field(default_factory=IdleConfig)
+    """Blinks, gaze and head motion."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.expressiveness <= 2:
@@ -44,8 +47,6 @@ class Config:
             InputError: The file is missing, no sound, shorter than 0.1 s, or silent throughout; or the avatar's head
                 model has no ARKit mouth shapes.
         """
-        import math
-
         from gsth import media
         from gsth.audio import RATE, speech_level
 
@@ -61,32 +62,45 @@ class SpeechDriver:
     """Speaks one sound with one avatar.
 
     The motion has ``gsth.audio.frames_of`` frames: every picture that the sound reaches into. Frame i shows the time
-    (i + 0.5) / fps and depends on no sound later than 200 ms after that. The level of the speech is measured on the
-    whole file first, so that loudness does not open the mouth.
+    (i + 0.5) / fps and hears at most ``LOOK_AHEAD_S`` past it. The level of the speech is measured on the whole sound
+    first, so that loudness does not open the mouth. Head and torso keep the person's mean pose of the training part,
+    with a slow sway of neck and head inside the range that was tracked.
     """
 
     def __init__(self, avatar: Avatar, samples: np.ndarray, config: Config) -> None:
         """Take mono 16 kHz samples that are not silence."""
         from gsth.drive import _person
-        from gsth.drive._idle import Idle
 
+        self._avatar, self._samples, self._config = avatar, samples, config
         self._voice = _person.voice_of(avatar)
-        self._samples, self._config = samples, config
-        self._fps = avatar.motion.fps
-        known = max(avatar.source.train_frames, 1)
-        self._new_idle = lambda: Idle(avatar.motion[:known], avatar.head.expression_names, config.seed, config.idle)
 
     def stream(self) -> Iterator[Motion]:
-        """Pieces of about 200 ms; the first needs 0.4 s of sound."""
+        """Pieces of about 200 ms, each as soon as the sound for it was heard."""
+        from gsth.drive._idle import Idle
+
+        avatar, config = self._avatar, self._config
+        known = avatar.motion[: max(avatar.source.train_frames, 1)]
+        idle = Idle(known, avatar.head.expression_names, config.seed, config.idle)
+        done = 0
+        for expr in self._expressions():
+            yield idle.frames(done, len(expr), avatar.motion.fps, expr)
+            done += len(expr)
+
+    def _expressions(self) -> Iterator[Tensor]:
+        """Expressions [t e] at the avatar's rate, piece by piece, never empty."""
+        import torch
+
         from gsth import audio
         from gsth.drive._speech_net import HiddenStream, PictureClock
 
-        features = audio.log_mel(self._samples)
-        total = audio.frames_of(len(self._samples), self._fps)
-        net, clock, idle = HiddenStream(self._voice.net), PictureClock(self._fps), self._new_idle()
-        done = 0
-        pieces = [*(net.push(piece) for piece in ()), *features.split(_PIECE_COLUMNS)]
-        for number, piece in enumerate(pieces):
-            last = number == len(pieces) - 1
-            hidden = clock.push(net.push(piece)) if not last else None
-            raise NotImplementedError
+        fps = self._avatar.motion.fps
+        total, done = audio.frames_of(len(self._samples), fps), 0
+        net, clock = HiddenStream(self._voice.net), PictureClock(fps)
+        for piece in audio.log_mel(self._samples).split(_PIECE_COLUMNS):
+            hidden = clock.push(net.push(piece))[: total - done]
+            if len(hidden):
+                yield self._voice.expressions(hidden, self._config.expressiveness)
+            done += len(hidden)
+        hidden = torch.cat((clock.push(net.finish()), clock.finish(total)))[: total - done]
+        if len(hidden):
+            yield self._voice.expressions(hidden, self._config.expressiveness)

@@ -19,6 +19,8 @@ from gsth.head._arkit import ARKIT
 
 ASSET = Path(__file__).parent / "assets" / "builtin.npz"
 _PEOPLE, _COMPONENTS, _SEED = 1200, 90, 0
+_SEAL = 0.05
+"""Share of mouthClose in the neutral face."""
 _ARM_DROP_RAD = np.radians(28)
 """MakeHuman stands with its arms spread; people on camera let them hang."""
 
@@ -51,6 +53,9 @@ def build() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(_SEED)
     full_weights = part_maker.joint_weights()
     rest = source.base_mesh().verts + identity.average_adult()
+    # MakeHuman's average stands with its lips about a millimetre apart
+    toward_corner = np.clip((rest[:, :1] / 0.02) ** 2, 0, 1.4)
+    rest = rest + _SEAL * (1 + toward_corner) * source.face_unit("mouthClose")
     neck = _cube(rest, "joint-neck")
     rest = rest - neck
     drop = _arm_drop(rest)

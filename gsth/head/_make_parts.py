@@ -100,7 +100,7 @@ def _middle_by_x(x: np.ndarray, value: np.ndarray, among: np.ndarray) -> np.ndar
     """Half way between the least and the largest ``value`` of those quads of a group that lie at about this x, [q]."""
     out = np.zeros(len(x))
     for i in np.flatnonzero(among):
-        beside = value[among & (np.abs(x - x[i]) < 0.0025)]
+        beside = value[among & (np.abs(x - x[i]) < 0.004)]
         out[i] = (beside.min() + beside.max()) / 2
     return out
 
@@ -147,4 +147,9 @@ def _texture_mask(name: str, quads: np.ndarray) -> np.ndarray:
     uv = base.uvs[base.quad_uvs[quads]].mean(1)
     column = (uv[:, 0] * image.shape[1]).astype(int).clip(0, image.shape[1] - 1)
     row = (uv[:, 1] * image.shape[0]).astype(int).clip(0, image.shape[0] - 1)
-    return image[row, column] > 100
+    marked = image[row, column] > 100
+    # the painted masks are not quite symmetric: what is marked on both sides counts
+    corners = np.sort(base.quads[quads], 1)
+    place = {tuple(c): i for i, c in enumerate(corners)}
+    other = [place.get(tuple(c), i) for i, c in enumerate(np.sort(base.mirror[base.quads[quads]], 1))]
+    return marked & marked[other]

@@ -208,7 +208,8 @@ def _blend_tile(pixels: Tensor, splats: Tensor) -> Tensor:
     state = pixels.new_zeros(len(pixels), 5)
     state[:, 4] = 1
     reached = torch.ones_like(pixels[:, 0])
-    for chunk in splats.split(_CHUNK):
+    # An empty tensor splits into one empty chunk, which has no last splat.
+    for chunk in splats.split(_CHUNK) if len(splats) else ():
         if torch.is_grad_enabled() and splats.requires_grad:
             state, reached = checkpoint(_blend_chunk, pixels, chunk, state, reached, use_reentrant=False)
         else:

@@ -136,7 +136,7 @@ class Panel:
 
         _by_visitor(self.height, restyle)
         _by_visitor(self.background, restyle)
-        self.home.on_click(lambda event: self._go_home(event.client))
+        self.home.on_click(lambda event: self._go_home(event.client) if event.client is not None else None)
 
     def _add_turns(self) -> None:
         gui = self._gui

@@ -139,25 +139,28 @@ class _Visitor:
         self._gone = threading.Event()
         client.camera.on_update(lambda _: self._look())
         self._look()
-        threading.Thread(target=self._serve, name=f"gsth-view-{client.client_id}", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name=f"gsth-view-{client.client_id}", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         self._gone.set()
         self._view.close()
         self._view.changed.set()
+        self._thread.join(timeout=5)
 
     def _look(self) -> None:
         from gsth.serve._view import Orbit
 
         camera = self._client.camera
-        position, wxyz = tuple(map(float, camera.position)), tuple(map(float, camera.wxyz))
-        self._view.look(Orbit(position, wxyz, float(camera.fov), camera.image_width, camera.image_height))
+        px, py, pz = map(float, camera.position)
+        w, x, y, z = map(float, camera.wxyz)
+        self._view.look(Orbit((px, py, pz), (w, x, y, z), float(camera.fov), camera.image_width, camera.image_height))
 
     def _serve(self) -> None:
         try:
             while not self._gone.is_set():
                 picture = self._view.draw()
-                if picture is not None:
+                if picture is not None and not self._gone.is_set():
                     self._client.scene.set_background_image(
                         picture.rgb.numpy(), format="jpeg", jpeg_quality=_JPEG_QUALITY[picture.full]
                     )

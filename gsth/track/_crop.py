@@ -65,14 +65,13 @@ class Crop:
 def choose(points: np.ndarray, width: int, height: int, size: int) -> Crop:
     """The crop for face landmarks [t 478 2] of a clip of width x height px.
 
-    As large as ``SIDE_IN_HEADS`` asks, no larger than the frame unless the head's own range needs more, and moved
-    to lie inside the frame.
+    As large as ``SIDE_IN_HEADS`` asks, no larger than the frame unless the face's own range needs more, and moved to
+    lie inside the frame.
     """
     face = np.median(np.linalg.norm(points[:, _points.CHIN] - points[:, _points.FOREHEAD], axis=-1))
     head = HEAD_PER_FACE * float(face)
-    low, high = points.min((0, 1)), points.max((0, 1))
-    need = float(max(high[0] - low[0], high[1] - low[1] + (HEAD_PER_FACE - 1) * head))
-    side = max(min(SIDE_IN_HEADS * head, width, height), need)
+    low, high = np.clip(points.min((0, 1)), 0, (width, height)), np.clip(points.max((0, 1)), 0, (width, height))
+    side = max(min(SIDE_IN_HEADS * head, width, height), float((high - low).max()))
     side = max(16, 2 * round(side / 2))
     top = low[1] - (HEAD_PER_FACE - 1) * float(face) - ROOM_ABOVE * head
     x0, y0 = (low[0] + high[0] - side) / 2, top

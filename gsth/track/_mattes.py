@@ -66,8 +66,19 @@ class Matter:
 def guided_filter(guide: np.ndarray, mask: np.ndarray, radius: int, eps: float) -> np.ndarray:
     """``mask`` [h w] with the edges of ``guide`` [h w 3]; both float32, 0 to 1.
 
-    Source: He, Sun, Tang 2010, Guided Image Filtering, eq. 19-20 (colour guide).
+    Source: He, Sun, Tang 2010, Guided Image Filtering, eq. 19-20 (colour guide); the linear coefficients are found at
+    half size (He and Sun 2015, Fast Guided Filter), which is four times faster and looks the same.
     """
+    h, w = mask.shape
+    half = ((w + 1) // 2, (h + 1) // 2)
+    small_guide, small_mask = (cv2.resize(x, half, interpolation=cv2.INTER_AREA) for x in (guide, mask))
+    slope, offset = _linear_coefficients(small_guide, small_mask, max(1, radius // 2), eps)
+    slope, offset = (cv2.resize(x, (w, h), interpolation=cv2.INTER_LINEAR) for x in (slope, offset))
+    return (slope * guide).sum(-1) + offset
+
+
+def _linear_coefficients(guide: np.ndarray, mask: np.ndarray, radius: int, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Slope [h w 3] and offset [h w] of the local linear model mask = slope . guide + offset, averaged over windows."""
 
     def mean(x: np.ndarray) -> np.ndarray:
         return cv2.blur(x, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
@@ -75,24 +86,16 @@ def guided_filter(guide: np.ndarray, mask: np.ndarray, radius: int, eps: float) 
     mean_g, mean_m = mean(guide), mean(mask)
     cov_gm = mean(guide * mask[..., None]) - mean_g * mean_m[..., None]
     i, j = np.triu_indices(3)
-    second = mean(guide[..., i[:3]] * guide[..., j[:3]]), mean(guide[..., i[3:]] * guide[..., j[3:]])
-    cov_g = np.concatenate(second, -1) - mean_g[..., i] * mean_g[..., j]
-    rr, rg, rb, gg, gb, bb = (cov_g[..., k] + (eps if i[k] == j[k] else 0.0) for k in range(6))
+    second = np.concatenate([mean(guide[..., i[k]] * guide[..., j[k]]) for k in (slice(3), slice(3, 6))], -1)
+    rr, rg, rb, gg, gb, bb = np.moveaxis(second - mean_g[..., i] * mean_g[..., j] + eps * (i == j), -1, 0)
     # closed-form inverse of the symmetric 3 x 3 matrix
-    inv = (gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb, rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg)
-    det = inv[0] * rr + inv[1] * rg + inv[2] * rb
-    r, g, b = cov_gm[..., 0], cov_gm[..., 1], cov_gm[..., 2]
-    slope = np.stack(
-        (
-            inv[0] * r + inv[1] * g + inv[2] * b,
-            inv[1] * r + inv[3] * g + inv[4] * b,
-            inv[2] * r + inv[4] * g + inv[5] * b,
-        ),
-        -1,
-    )
-    slope /= det[..., None]
+    xx, xy, xz = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
+    yy, yz, zz = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
+    r, g, b = np.moveaxis(cov_gm, -1, 0)
+    slope = np.stack((xx * r + xy * g + xz * b, xy * r + yy * g + yz * b, xz * r + yz * g + zz * b), -1)
+    slope /= (xx * rr + xy * rg + xz * rb)[..., None]
     offset = mean_m - (slope * mean_g).sum(-1)
-    return (mean(slope) * guide).sum(-1) + mean(offset)
+    return mean(slope), mean(offset)
 
 
 def plate(images: np.ndarray, mattes: np.ndarray, train_frames: int) -> tuple[np.ndarray, float]:

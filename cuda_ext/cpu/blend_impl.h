@@ -1,0 +1,303 @@
+// Blending of one tile at a time, forward and backward. Included once per instruction set, after simd.h.
+//
+// A tile is 8 x 8 blocks of kLanes pixels, so a 64-bit mask says which blocks a splat touches. Forward goes block by
+// block (the pixels' state stays in registers), backward splat by splat (the splat's gradient sums do).
+#pragma once
+
+namespace {
+
+using namespace gsth;
+
+constexpr int kBlockW = kLanes == 4 ? 2 : 4, kBlockH = kLanes / kBlockW;
+constexpr int kBlocks = 64;
+constexpr int kTileW = 8 * kBlockW, kTileH = 8 * kBlockH;
+constexpr int kChunk = 256;  // entries handled at once; their index in the chunk fits a byte
+constexpr int kAhead = 8;    // entries to prefetch
+
+// One splat as blending needs it, centre relative to the tile.
+struct Drop {
+    float x, y, a, b, c, log2_opacity, color[3], z;
+};
+
+struct LaneOffsets {
+    alignas(64) float x[kLanes], y[kLanes];
+    LaneOffsets() {
+        for (int i = 0; i < kLanes; ++i) x[i] = float(i % kBlockW) + 0.5f, y[i] = float(i / kBlockW) + 0.5f;
+    }
+};
+
+typedef float Rows __attribute__((vector_size(32)));
+typedef int32_t RowInts __attribute__((vector_size(32)));
+typedef uint8_t RowBytes __attribute__((vector_size(8)));
+
+inline Rows root8(Rows x) {
+#if GSTH_ISA == 512 || GSTH_ISA == 2
+    return _mm256_sqrt_ps(x);
+#else
+    for (int i = 0; i < 8; ++i) x[i] = std::sqrt(x[i]);
+    return x;
+#endif
+}
+
+// Bit 8 * row + column is set where the ellipse alpha = 1/255 may touch a pixel centre of that block: all eight rows of
+// blocks at once. Within a strip of rows the ellipse reaches furthest right at its rightmost point, or, where that lies
+// outside the strip, at the strip's nearer edge.
+inline uint64_t touched_blocks(const float* pack, float x, float y) {
+    const Rows row = {0, 1, 2, 3, 4, 5, 6, 7};
+    const Rows zero = {};
+    const Rows top = row * float(kBlockH) + (0.5f - y), bottom = top + float(kBlockH - 1);
+    const float turn = pack[kTurn], slope = pack[kSlope], curve = pack[kCurve], width2 = pack[kWidth2];
+    Rows at_right = zero + turn, at_left = zero - turn;
+    at_right = at_right < top ? top : at_right, at_right = at_right > bottom ? bottom : at_right;
+    at_left = at_left < top ? top : at_left, at_left = at_left > bottom ? bottom : at_left;
+    const Rows right2 = width2 - curve * at_right * at_right, left2 = width2 - curve * at_left * at_left;
+    Rows right = x + slope * at_right + root8(right2 > zero ? right2 : zero);
+    Rows left = x + slope * at_left - root8(left2 > zero ? left2 : zero);
+    left = (left + 0.5f) * (1.f / kBlockW), right = (right - 0.5f) * (1.f / kBlockW) + 1.f;
+    left = left > zero ? left : zero, left = left < 8.f ? left : zero + 8.f;
+    right = right > zero ? right : zero, right = right < 8.f ? right : zero + 8.f;
+    right = right2 > zero ? right : zero;
+    // Blocks first .. last - 1.
+    const RowInts first = __builtin_convertvector(left, RowInts), last = __builtin_convertvector(right, RowInts);
+    const RowInts bits = (0xff >> (8 - last)) & (0xff << first);
+    const RowBytes bytes = __builtin_convertvector(bits, RowBytes);
+    uint64_t mask;
+    std::memcpy(&mask, &bytes, 8);
+    return mask;
+}
+
+struct Tile {
+    int left, top, begin, end;
+    uint64_t inside;  // blocks with at least one pixel in the image
+
+    Tile(int index, const Grid& grid, const GsthCamera& camera, const GsthLists& lists) {
+        left = index % grid.columns * kTileW, top = index / grid.columns * kTileH;
+        begin = lists.tile_firsts[index], end = lists.tile_firsts[index + 1];
+        inside = 0;
+        for (int b = 0; b < kBlocks; ++b)
+            if (left + b % 8 * kBlockW < camera.width && top + b / 8 * kBlockH < camera.height) inside |= 1ull << b;
+    }
+};
+
+// Calls use(row-major pixel, lane) for the pixels of a block that lie in the image.
+template <class Use>
+inline void each_pixel(const Tile& tile, const GsthCamera& camera, int block, Use&& use) {
+    const int x0 = tile.left + block % 8 * kBlockW, y0 = tile.top + block / 8 * kBlockH;
+    for (int i = 0; i < kLanes; ++i) {
+        const int x = x0 + i % kBlockW, y = y0 + i / kBlockW;
+        if (x < camera.width && y < camera.height) use(ptrdiff_t(y) * camera.width + x, i);
+    }
+}
+
+inline const float* pack_of(const GsthLists& lists, int entry) {
+    return lists.packs + ptrdiff_t(lists.entries[2 * ptrdiff_t(entry)]) * GSTH_PACK_FLOATS;
+}
+
+inline void prefetch(const GsthLists& lists, int entry, int end) {
+    if (entry < end) __builtin_prefetch(pack_of(lists, entry));
+}
+
+inline Drop drop_of(const float* pack, const Tile& tile) {
+    return {pack[kX] - float(tile.left), pack[kY] - float(tile.top), pack[kA], pack[kB], pack[kC], pack[kLog2Opacity],
+            {pack[kRed], pack[kGreen], pack[kBlue]}, pack[kZ]};
+}
+
+// The step that both passes must take alike. transmittance is negative where the pixel has finished.
+struct Touch {
+    Vec dx, dy, exponent, alpha, next;
+    Mask seen, hit, stop;  // open pixels where alpha >= 1/255: those drawn, and those that finish instead
+};
+
+inline Touch touch(const Drop& s, Vec px, Vec py, Vec transmittance) {
+    Touch t;
+    t.dx = px - s.x, t.dy = py - s.y;
+    const Vec cross = fma(all(s.b), t.dx, s.c * t.dy);
+    t.exponent = fnma(t.dy, cross, fnma(s.a * t.dx, t.dx, all(s.log2_opacity)));
+    t.alpha = smaller(exp2_of(larger(t.exponent, all(-100.f))), all(kAlphaMax));
+    t.next = fnma(t.alpha, transmittance, transmittance);
+    t.seen = both(at_least(t.exponent, all(kLog2AlphaMin)), above(transmittance, Vec{}));
+    const Mask open = above(t.next, all(kTransmittanceMin));
+    t.hit = both(t.seen, open), t.stop = first_only(t.seen, open);
+    return t;
+}
+
+inline Vec advance(const Touch& t, Vec transmittance) {
+    return pick(t.stop, -transmittance, pick(t.hit, t.next, transmittance));
+}
+
+struct Canvas {
+    alignas(64) float left_over[kBlocks][kLanes], color[3][kBlocks][kLanes], z[kBlocks][kLanes];
+};
+
+inline void start(Canvas& canvas, const Tile& tile, const GsthCamera& camera) {
+    for (int b = 0; b < kBlocks; ++b) {
+        store(canvas.left_over[b], all(-1.f));
+        store(canvas.z[b], Vec{});
+        for (int j = 0; j < 3; ++j) store(canvas.color[j][b], Vec{});
+        if (tile.inside >> b & 1) each_pixel(tile, camera, b, [&](ptrdiff_t, int i) { canvas.left_over[b][i] = 1.f; });
+    }
+}
+
+// Draws the listed drops on one block; false when all its pixels have finished.
+inline bool blend_block(Canvas& canvas, int b, const LaneOffsets& lanes, const Drop* drops, const uint8_t* list,
+                        int count, uint64_t* hits) {
+    const Vec px = load(lanes.x) + float(b % 8 * kBlockW), py = load(lanes.y) + float(b / 8 * kBlockH);
+    Vec left_over = load(canvas.left_over[b]), z = load(canvas.z[b]);
+    Vec red = load(canvas.color[0][b]), green = load(canvas.color[1][b]), blue = load(canvas.color[2][b]);
+    bool open = true;
+    for (int i = 0; i < count; ++i) {
+        const Drop& s = drops[list[i]];
+        const Touch t = touch(s, px, py, left_over);
+        const Vec weight = keep(t.hit, t.alpha * left_over);
+        red = fma(weight, all(s.color[0]), red), green = fma(weight, all(s.color[1]), green);
+        blue = fma(weight, all(s.color[2]), blue), z = fma(weight, all(s.z), z);
+        hits[list[i]] |= uint64_t(any(t.seen)) << b;
+        left_over = advance(t, left_over);
+        if (any(t.stop)) {
+            open = any(above(left_over, Vec{}));
+            if (!open) break;
+        }
+    }
+    store(canvas.left_over[b], left_over), store(canvas.z[b], z);
+    store(canvas.color[0][b], red), store(canvas.color[1][b], green), store(canvas.color[2][b], blue);
+    return open;
+}
+
+inline void finish(const Canvas& canvas, const Tile& tile, const GsthCamera& camera, const float* background,
+                   int stride, float* rgb, float* alpha, float* depth) {
+    for (uint64_t left = tile.inside; left; left &= left - 1) {
+        const int b = __builtin_ctzll(left);
+        each_pixel(tile, camera, b, [&](ptrdiff_t pixel, int i) {
+            const float rest = fabsf(canvas.left_over[b][i]), covered = 1.f - rest;
+            for (int j = 0; j < 3; ++j)
+                rgb[3 * pixel + j] = canvas.color[j][b][i] + rest * background[stride * pixel + j];
+            alpha[pixel] = covered;
+            depth[pixel] = canvas.z[b][i] / (covered > 1e-10f ? covered : 1e-10f);
+        });
+    }
+}
+
+inline void blend_tile(const Tile& tile, const GsthCamera& camera, const GsthLists& lists, const LaneOffsets& lanes,
+                       Canvas& canvas) {
+    Drop drops[kChunk];
+    uint8_t blocks[kBlocks][kChunk];
+    uint64_t open = tile.inside;
+    start(canvas, tile, camera);
+    for (int begin = tile.begin; begin < tile.end; begin += kChunk) {
+        const int count = tile.end - begin < kChunk ? tile.end - begin : kChunk;
+        uint64_t* hits = lists.hits + begin;
+        std::memset(hits, 0, size_t(count) * sizeof(uint64_t));
+        if (!open) continue;
+        int counts[kBlocks] = {};
+        for (int i = 0; i < count; ++i) {
+            prefetch(lists, begin + i + kAhead, tile.end);
+            const float* pack = pack_of(lists, begin + i);
+            drops[i] = drop_of(pack, tile);
+            for (uint64_t m = touched_blocks(pack, drops[i].x, drops[i].y) & open; m; m &= m - 1) {
+                const int b = __builtin_ctzll(m);
+                blocks[b][counts[b]++] = uint8_t(i);
+            }
+        }
+        for (uint64_t m = open; m; m &= m - 1) {
+            const int b = __builtin_ctzll(m);
+            if (!blend_block(canvas, b, lanes, drops, blocks[b], counts[b], hits)) open &= ~(1ull << b);
+        }
+    }
+}
+
+void blend_all(const GsthCamera& camera, const GsthLists& lists, const Grid& grid, const float* background, int stride,
+               float* rgb, float* alpha, float* depth, int threads) {
+    const LaneOffsets lanes;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int index = 0; index < grid.columns * grid.rows; ++index) {
+        const Tile tile(index, grid, camera, lists);
+        Canvas canvas;
+        blend_tile(tile, camera, lists, lanes, canvas);
+        finish(canvas, tile, camera, background, stride, rgb, alpha, depth);
+    }
+}
+
+// Per pixel of a tile: v is the gradient of the loss with respect to rgb and to the sum of weighted depths; rest is
+// the part of (v . final values) that lies behind what has been drawn so far.
+struct BackCanvas {
+    alignas(64) float left_over[kBlocks][kLanes], rest[kBlocks][kLanes], v[4][kBlocks][kLanes];
+};
+
+inline void start_backward(BackCanvas& canvas, const Tile& tile, const GsthCamera& camera, const GsthImageGrads& g) {
+    for (uint64_t m = tile.inside; m; m &= m - 1) {
+        const int b = __builtin_ctzll(m);
+        store(canvas.left_over[b], all(-1.f)), store(canvas.rest[b], Vec{});
+        for (int j = 0; j < 4; ++j) store(canvas.v[j][b], Vec{});
+        each_pixel(tile, camera, b, [&](ptrdiff_t pixel, int i) {
+            const float alpha = g.alpha[pixel], v_alpha = g.v_alpha ? g.v_alpha[pixel] : 0.f;
+            const float safe = alpha > 1e-10f ? alpha : 1e-10f;
+            // depth = sum / alpha: its gradient goes to the sum, and back through alpha.
+            const float v_sum = g.v_depth ? g.v_depth[pixel] / safe : 0.f;
+            const float through_alpha = v_alpha - (alpha > 1e-10f ? v_sum * g.depth[pixel] : 0.f);
+            float rest = v_sum * g.depth[pixel] * safe - through_alpha * (1.f - alpha);
+            for (int j = 0; j < 3; ++j) {
+                canvas.v[j][b][i] = g.v_rgb[3 * pixel + j];
+                rest += g.v_rgb[3 * pixel + j] * g.rgb[3 * pixel + j];
+            }
+            canvas.v[3][b][i] = v_sum, canvas.rest[b][i] = rest, canvas.left_over[b][i] = 1.f;
+        });
+    }
+}
+
+template <bool kDepth>
+inline void entry_backward(BackCanvas& canvas, const LaneOffsets& lanes, const Drop& s, uint64_t hits, float* slot) {
+    Vec m[10] = {};  // sums over pixels of g dx, g dy, g dx^2, g dx dy, g dy^2, g, and of weight * v
+    for (; hits; hits &= hits - 1) {
+        const int b = __builtin_ctzll(hits);
+        const Vec px = load(lanes.x) + float(b % 8 * kBlockW), py = load(lanes.y) + float(b / 8 * kBlockH);
+        const Vec left_over = load(canvas.left_over[b]);
+        const Touch t = touch(s, px, py, left_over);
+        const Vec weight = keep(t.hit, t.alpha * left_over);
+        const Vec red = load(canvas.v[0][b]), green = load(canvas.v[1][b]), blue = load(canvas.v[2][b]);
+        Vec own = fma(red, all(s.color[0]), fma(green, all(s.color[1]), blue * s.color[2]));
+        if (kDepth) {
+            const Vec v_z = load(canvas.v[3][b]);
+            own = fma(v_z, all(s.z), own), m[kVz] = fma(weight, v_z, m[kVz]);
+        }
+        const Vec rest = fnma(weight, own, load(canvas.rest[b]));
+        store(canvas.rest[b], rest);
+        store(canvas.left_over[b], advance(t, left_over));
+        const Vec v_alpha = fnma(rest, reciprocal(1.f - t.alpha), own * left_over);
+        const Mask free = both(t.hit, at_least(all(-0.014499569695115089f), t.exponent));  // log2(0.99): not clamped
+        const Vec g = keep(free, v_alpha * t.alpha), gx = g * t.dx, gy = g * t.dy;
+        m[0] += gx, m[1] += gy, m[2] = fma(gx, t.dx, m[2]), m[3] = fma(gx, t.dy, m[3]), m[4] = fma(gy, t.dy, m[4]);
+        m[5] += g;
+        m[6] = fma(weight, red, m[6]), m[7] = fma(weight, green, m[7]), m[8] = fma(weight, blue, m[8]);
+    }
+    float sums[8];
+    sums_of_8(m, sums);
+    const float a = s.a * (2.f * kLn2), b = s.b * kLn2, c = s.c * (2.f * kLn2);
+    slot[kVx] = a * sums[0] + b * sums[1], slot[kVy] = b * sums[0] + c * sums[1];
+    slot[kVa] = -0.5f * sums[2], slot[kVb] = -sums[3], slot[kVc] = -0.5f * sums[4];
+    slot[kVLogOpacity] = sums[5], slot[kVRed] = sums[6], slot[kVGreen] = sums[7], slot[kVBlue] = sum(m[8]);
+    slot[kVz] = kDepth ? sum(m[kVz]) : 0.f;
+}
+
+void blend_backward_all(const GsthCamera& camera, const GsthLists& lists, const Grid& grid, const GsthImageGrads& g,
+                        float* slots, int threads) {
+    const LaneOffsets lanes;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int index = 0; index < grid.columns * grid.rows; ++index) {
+        const Tile tile(index, grid, camera, lists);
+        BackCanvas canvas;
+        start_backward(canvas, tile, camera, g);
+        for (int i = tile.begin; i < tile.end; ++i) {
+            prefetch(lists, i + kAhead, tile.end);
+            float* slot = slots + ptrdiff_t(lists.entries[2 * ptrdiff_t(i) + 1]) * GSTH_SLOT_FLOATS;
+            if (!lists.hits[i]) {
+                std::memset(slot, 0, GSTH_SLOT_FLOATS * sizeof(float));
+                continue;
+            }
+            const Drop s = drop_of(pack_of(lists, i), tile);
+            if (g.v_depth) entry_backward<true>(canvas, lanes, s, lists.hits[i], slot);
+            else entry_backward<false>(canvas, lanes, s, lists.hits[i], slot);
+        }
+    }
+}
+
+}  // namespace

@@ -1,0 +1,100 @@
+"""What each verb takes. The classes' docstrings are the help; nothing here may import torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro.conf import Positional, arg
+
+from gsth.evaluate import EvalConfig
+from gsth.serve.app import ViewConfig
+from gsth.track import TrackConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Film a synthetic actor, train an avatar on the film, and make it say a sentence that it never heard."""
+
+    out: Path = Path("demo")
+    """Folder for actor.mp4, actor.avatar, hello.wav and demo.mp4."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Only the tracking: head, expression, matte and background of every frame, with a report."""
+
+    clip: Positional[Path]
+    """Video of one person facing the camera."""
+    out: Path
+    """Folder for the track, for example me.track."""
+    config: Annotated[TrackConfig, arg(name="")] = TrackConfig()
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Make an avatar speak, or move as a motion file says, and write the video. Give exactly one of both."""
+
+    avatar: Positional[Path]
+    """Folder that gsth train wrote."""
+    out: Path
+    """Video to write, .mp4."""
+    audio: Path | None = None
+    """Speech: a wav, or any file with sound."""
+    motion: Path | None = None
+    """A Motion artifact."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Score an avatar on the part of its video that training never saw."""
+
+    avatar: Positional[Path]
+    """Folder that gsth train wrote."""
+    config: Annotated[EvalConfig, arg(name="")] = EvalConfig()
+
+
+@dataclass(frozen=True)
+class View:
+    """Look at an avatar from any side, live, in the browser."""
+
+    avatar: Positional[Path]
+    """Folder that gsth train wrote."""
+    config: Annotated[ViewConfig, arg(name="")] = ViewConfig()
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what runs on this machine, and how to get what does not."""
+
+
+def train() -> type[Any]:
+    """The arguments of ``gsth train``: its presets are files, so the class can only be made once they are read."""
+    from gsth._config import presets
+    from gsth.pipeline import TrainConfig
+
+    choices = presets(TrainConfig, "train")
+    preset = tyro.extras.subcommand_type_from_defaults(choices, prefix_names=False)
+    fields: list[Any] = [
+        ("clip", Annotated[Positional[Path], arg(help="Video of one person facing the camera.")]),
+        ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")]),
+        ("preset", Annotated[preset, arg(name="")], dataclasses.field(default=choices["standard"])),
+    ]
+    made = dataclasses.make_dataclass("Train", fields, frozen=True)
+    made.__doc__ = (
+        "Track a video, train an avatar on it, and score it on the part it never saw.\n\n"
+        "A preset and its settings come last: gsth train me.mp4 --out me.avatar quick --avatar.steps 800. Without a "
+        "preset it is standard. An interrupted run goes on when the same command is given again."
+    )
+    return made
+
+
+def parse(verb: str, cls: type[T], argv: Sequence[str]) -> T:
+    """Arguments of one verb; --help and wrong ones end the program, as tyro does it."""
+    return tyro.cli(cls, prog=f"gsth {verb}", args=list(argv), config=(tyro.conf.OmitSubcommandPrefixes,))

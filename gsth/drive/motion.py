@@ -1,0 +1,103 @@
+"""Drive an avatar by a recorded Motion: an artifact folder that gsth wrote, or an npz of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsth.errors import InputError
+
+if TYPE_CHECKING:
+    from gsth.avatar import Avatar
+    from gsth.types import Motion
+
+_PIECE = 32
+"""Frames that are passed on at a time."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Motion from a file: a Motion or Track artifact, or an npz.
+
+    The npz holds ``expr`` [t e] (0 to 1, with ``names`` [e], expression names; others stay at 0) and ``fps``;
+    ``joints`` [t 5 4] and ``T_world_head`` [t 7] may be left out: then the head keeps the person's mean pose.
+    """
+
+    path: Path
+    """Folder or npz to play."""
+    wav: Path | None = None
+    """Sound to go with it."""
+
+    def build(self, avatar: Avatar) -> MotionDriver:
+        """Read the motion.
+
+        Raises:
+            InputError: It is missing, of another head model, or its arrays do not fit.
+        """
+        if not self.path.exists():
+            raise InputError(f"{self.path}: there is no such file or folder; want a Motion artifact or an npz")
+        motion = _from_npz(self.path, avatar) if self.path.is_file() else _from_artifact(self.path)
+        if motion.head != avatar.head.id:
+            raise InputError(
+                f"{self.path}: the motion is for head {motion.head}, the avatar stands on {avatar.head.id}; "
+                "track the clip again with that head, or drive the avatar from audio"
+            )
+        if len(motion) == 0:
+            raise InputError(f"{self.path}: the motion has no frames")
+        return MotionDriver(motion)
+
+
+class MotionDriver:
+    """Plays a Motion as it is."""
+
+    def __init__(self, motion: Motion) -> None:
+        """Take a motion of at least one frame."""
+        self._motion = motion
+
+    def stream(self) -> Iterator[Motion]:
+        """Pieces of 32 frames."""
+        for start in range(0, len(self._motion), _PIECE):
+            yield self._motion[start : start + _PIECE]
+
+
+def _from_artifact(folder: Path) -> Motion:
+    from gsth import artifacts
+    from gsth.types import Motion, Track
+
+    if artifacts.is_kind(folder, "track"):
+        return artifacts.load(Track, folder).motion
+    return artifacts.load(Motion, folder)
+
+
+def _from_npz(path: Path, avatar: Avatar) -> Motion:
+    import numpy as np
+    import torch
+
+    from gsth.drive._idle import mean_placement, mean_rotation
+    from gsth.types import Motion
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError) as e:
+        raise InputError(f"{path}: cannot be read as npz ({e})") from e
+    if missing := {"expr", "names", "fps"} - arrays.keys():
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; found {', '.join(sorted(arrays)) or 'nothing'}")
+    given, names = torch.from_numpy(arrays["expr"]).float(), [str(n) for n in arrays["names"]]
+    order = {n: i for i, n in enumerate(avatar.head.expression_names)}
+    if unknown := [n for n in names if n not in order]:
+        raise InputError(f"{path}: the head model has no expression {unknown[0]!r}; it has {', '.join(order)}")
+    if given.ndim != 2 or given.shape[1] != len(names) or not bool(torch.isfinite(given).all()):
+        raise InputError(f"{path}: expr is {list(given.shape)}; want [frames, {len(names)}], all finite")
+    expr = torch.zeros(len(given), len(order))
+    expr[:, [order[n] for n in names]] = given.clamp(0, 1)
+    known = avatar.motion
+    joints = torch.stack([mean_rotation(known.joints[:, j]) for j in range(known.joints.shape[1])])
+    poses = {"joints": joints, "T_world_head": mean_placement(known.T_world_head)}
+    placed = {
+        n: torch.from_numpy(arrays[n]).float() if n in arrays else mean.expand(len(given), *mean.shape)
+        for n, mean in poses.items()
+    }
+    return Motion(avatar.head.id, float(arrays["fps"]), expr, **placed)

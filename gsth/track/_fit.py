@@ -1,0 +1,311 @@
+"""Fits camera, identity and motion of a head model to landmarks. Stages are data; one loss serves them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gsth import math3d
+from gsth.errors import DivergedError
+from gsth.head import HeadModel
+from gsth.track import _points, _start
+from gsth.track._rig import LandmarkRig, Pose, landmark_weights
+from gsth.types import Event, Identity, Motion, Step
+
+RATES = {
+    "root": 0.006, "place": 0.002, "neck": 0.006, "head": 0.006, "gaze": 0.015, "expr": 0.02,
+    "shape": 0.05, "offsets": 0.0003, "log_focal": 0.01,
+}  # fmt: skip
+"""Adam step sizes: rad, m, rad, rad, rad, activation, coefficient, m, log px."""
+SOFT = 0.4
+"""Residuals below this, % of the inter-ocular distance, count squared, larger ones linearly (Charbonnier 1994)."""
+SPARSE = {
+    "tongueOut": 20.0, "cheekPuff": 6.0, "jawForward": 4.0, "jawLeft": 3.0, "jawRight": 3.0, "noseSneer": 3.0,
+    "mouthShrug": 2.0, "mouthRoll": 2.0, "cheekSquint": 3.0, "mouthDimple": 2.0, "eyeBlink": 0.3, "jawOpen": 0.3,
+}  # fmt: skip
+"""How much dearer than others an action is, by the start of its name: what landmarks do not see must not pay off."""
+FOCAL_SD, FOCAL_BOUNDS = 0.35, (0.8, 6.0)
+"""Prior of the log focal length, and bounds of the focal length in sides of the frame."""
+NECK_SHARE = 0.45
+"""Share of a head turn that the neck joint makes, the rest is the skull's (cervical C1-C2 makes about half)."""
+KEYFRAMES = 64
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the terms of the loss; the landmark term itself counts 1 and is in % of the inter-ocular distance."""
+
+    pairs: float = 0.5
+    """Gaps of lips and lids, against their detected gaps."""
+    shoulders: float = 0.02
+    shape: float = 0.0015
+    offsets: float = 0.15
+    """Static offsets of the landmarks on the surface, in squared ``OFFSET_SD``."""
+    offset_pairs: float = 2.0
+    """Same offset for both points of a pair, so that closed stays closed."""
+    focal: float = 0.05
+    sparse: float = 0.03
+    mirror: float = 0.02
+    """Left and right action alike, squared."""
+    expr_steps: float = 0.02
+    """Total variation of activations over time: keeps blinks and closures, drops flicker."""
+    shake: float = 0.02
+    """Accelerations of head and torso pose."""
+    still: float = 0.0
+    """Total variation of the torso pose: a still torso comes out still."""
+    neck: float = 0.02
+    """Neck takes its share of the head turn."""
+    gaze: float = 0.05
+    """Both eyes alike, near the middle, steady."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One optimisation: which frames, what moves, how long."""
+
+    name: str
+    frames: str
+    """"key": spread keyframes of the training part; "all"."""
+    moves: tuple[str, ...]
+    steps: int
+    weights: Weights = Weights()
+
+
+RIGID = ("root", "place", "gaze", "expr")
+WHOLE = (*RIGID, "neck", "head")
+STAGES = (
+    Stage("who", "key", (*RIGID, "shape", "log_focal"), 250, Weights(shape=0.004, expr_steps=0, shake=0)),
+    Stage("where", "key", (*RIGID, "shape", "log_focal", "offsets"), 250, Weights(expr_steps=0, shake=0)),
+    Stage("how", "all", RIGID, 200),
+    Stage("torso", "all", WHOLE, 200, Weights(still=0.02)),
+)
+"""Identity moves on keyframes of the training part only; "torso" starts by taking the torso out of the head's pose."""
+OFFSET_SD = 0.003
+OFFSET_PAIR_SD = 0.001
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What the fit explains, in crop px."""
+
+    points: Tensor
+    """[t 478 2]."""
+    found: Tensor
+    """bool [t]."""
+    shoulders: Tensor
+    """x, y, visibility of left and right [t 2 3]."""
+    principal: Tensor
+    """[2]."""
+    focal: float
+    """Prior focal length, px."""
+    frame_side: float
+    """Longer side of the whole frame, crop px."""
+    fps: float
+
+    def take(self, frames: Tensor) -> Observed:
+        """Some frames."""
+        return replace(self, points=self.points[frames], found=self.found[frames], shoulders=self.shoulders[frames])
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The outcome."""
+
+    focal: float
+    """Crop px."""
+    identity: Identity
+    motion: Motion
+    offsets: Tensor
+    """Of the landmarks on the neutral surface, model frame, m [478 3]."""
+    projected: Tensor
+    """Where the fit puts the landmarks, crop px [t 478 2]."""
+    error_pct: Tensor
+    """Mean over the face points, % of the inter-ocular distance [t]."""
+    lips_error_pct: Tensor
+
+
+class Fit:
+    """The optimisation; ``run`` streams its progress and leaves the outcome in ``result``."""
+
+    def __init__(self, head: HeadModel, observed: Observed, train_frames: int) -> None:
+        self.head, self.observed, self.train_frames = head, observed, train_frames
+        self.rig = LandmarkRig.of(head)
+        self.shape = torch.zeros(head.shape_basis.shape[0])
+        self.offsets = torch.zeros(_points.COUNT, 3)
+        self.log_focal = torch.tensor(observed.focal).log()
+        neutral = self.rig.points(
+            Pose.at(math3d.quat_identity(1), torch.zeros(1, 3), len(head.expression_names)), self.shape, self.offsets
+        )[0]
+        rotation, place = _start.rigid_poses(neutral[: _points.COUNT], observed.points, observed.focal, observed.principal)
+        self.pose = Pose.at(rotation, place, len(head.expression_names))
+        self._landmark_weights = landmark_weights()
+        self._sparse = torch.tensor([_sparsity(n) for n in head.expression_names])
+
+    @property
+    def focal(self) -> Tensor:
+        """Focal length, crop px."""
+        return self.log_focal.exp()
+
+    def run(self, stages: tuple[Stage, ...] = STAGES) -> Iterator[Event]:
+        """Go through the stages."""
+        total, done = sum(s.steps for s in stages), 0
+        for stage in stages:
+            if "neck" in stage.moves:
+                self._split_torso()
+            for loss in self._stage(stage):
+                done += 1
+                if done % 10 == 0 or done == total:
+                    yield Step(f"fit: {stage.name}", done, total, {"loss": loss})
+
+    def result(self) -> Fitted:
+        """The outcome so far, on all frames."""
+        seen = self.observed
+        with torch.no_grad():
+            projected = self._project(self.rig.points(self.pose, self.shape, self.offsets))[:, : _points.COUNT]
+            ruler = _ruler(seen.points)
+            error = (projected - seen.points).norm(dim=-1) / ruler[:, None] * 100
+            motion = self.rig.motion(self.pose, seen.fps)
+        face = error[:, : _points.IRIS_RIGHT[0]].mean(1)
+        lips = error[:, list(_points.LIPS)].mean(1)
+        identity = Identity(self.head.id, self.shape.clone())
+        return Fitted(float(self.focal), identity, motion, self.offsets.clone(), projected, face, lips)
+
+    def _stage(self, stage: Stage) -> Iterator[float]:
+        everything = torch.arange(len(self.observed.points))
+        frames = everything
+        if stage.frames == "key":
+            frames = _start.keyframes(self.observed.points, self.observed.found, self.train_frames, KEYFRAMES)
+        observed, pose = self.observed.take(frames), self.pose.take(frames)
+        moved = {name: getattr(pose, name, None) for name in stage.moves}
+        shared = {n: getattr(self, n) for n in stage.moves if n in ("shape", "offsets", "log_focal")}
+        moved |= {n: v.clone() for n, v in shared.items()}
+        groups = []
+        for name, value in moved.items():
+            value.requires_grad_()
+            groups.append({"params": [value], "lr": RATES[name]})
+        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, stage.steps, eta_min=0)
+        for _ in range(stage.steps):
+            optimiser.zero_grad(set_to_none=True)
+            self._install(moved, shared)
+            loss = self._loss(pose, observed, stage)
+            if not torch.isfinite(loss):
+                raise DivergedError(f"tracking, stage {stage.name!r}: the loss is not finite; please report the clip")
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            with torch.no_grad():
+                pose.expr.clamp_(0, 1)
+                if "log_focal" in moved:
+                    low, high = (torch.tensor(b * observed.frame_side).log() for b in FOCAL_BOUNDS)
+                    moved["log_focal"].clamp_(low, high)
+            yield float(loss.detach())
+        self._install({n: v.detach() for n, v in moved.items()}, shared)
+        if stage.frames == "key":
+            self.pose = _start.spread(self.pose, pose, frames)
+        else:
+            self.pose = pose.take(everything)
+
+    def _install(self, moved: dict[str, Tensor], shared: dict[str, Tensor]) -> None:
+        for name in shared:
+            setattr(self, name, moved[name])
+
+    def _split_torso(self) -> None:
+        with torch.no_grad():
+            pivots = self.rig.model.shaped(Identity(self.head.id, self.shape)).pivots
+            self.pose = _start.split_torso(self.pose, pivots, self.train_frames, self.observed.fps, NECK_SHARE)
+
+    def _project(self, points: Tensor) -> Tensor:
+        xy = points[..., :2] / points[..., 2:].clamp_min(1e-3)
+        return xy * self.focal + self.observed.principal
+
+    def _loss(self, pose: Pose, seen: Observed, stage: Stage) -> Tensor:
+        w = stage.weights
+        projected = self._project(self.rig.points(pose, self.shape, self.offsets))
+        points = projected[:, : _points.COUNT]
+        pct = 100 / _ruler(seen.points)[:, None]
+        counts = seen.found.float() / seen.found.sum().clamp_min(1)
+        error = _soft((points - seen.points).norm(dim=-1) * pct)
+        importance = self._landmark_weights * _iris_trust(seen.points)
+        loss = ((error * importance).sum(1) * counts).sum()
+        upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
+        gap = (points[:, upper] - points[:, lower]) - (seen.points[:, upper] - seen.points[:, lower])
+        loss = loss + w.pairs * (_soft(gap.norm(dim=-1) * pct).mean(1) * counts).sum()
+        if w.shoulders:
+            away = (projected[:, _points.COUNT :] - seen.shoulders[..., :2]).norm(dim=-1) * pct
+            loss = loss + w.shoulders * (_soft(away / 10) * seen.shoulders[..., 2]).mean()
+        loss = loss + self._person_prior(stage) + self._expression_prior(pose, w) + _motion_prior(pose, w)
+        return loss
+
+    def _person_prior(self, stage: Stage) -> Tensor:
+        """What is likely about who it is and how it was filmed."""
+        w, total = stage.weights, torch.zeros(())
+        if "shape" in stage.moves:
+            total = total + w.shape * self.shape.square().sum()
+        if "log_focal" in stage.moves:
+            off = (self.log_focal - torch.tensor(self.observed.focal).log()) / FOCAL_SD
+            total = total + w.focal * off.square()
+        if "offsets" in stage.moves:
+            upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
+            pairs = (self.offsets[upper] - self.offsets[lower]) / OFFSET_PAIR_SD
+            total = total + w.offsets * (self.offsets / OFFSET_SD).square().sum(-1).mean()
+            total = total + w.offset_pairs * w.offsets * pairs.square().sum(-1).mean()
+        return total
+
+    def _expression_prior(self, pose: Pose, w: Weights) -> Tensor:
+        expr = pose.expr
+        total = w.sparse * (expr * self._sparse).sum(1).mean()
+        total = total + w.mirror * (expr - expr[:, self.rig.mirror]).square().sum(1).mean()
+        if w.expr_steps and len(expr) > 1:
+            steps = (expr[1:] - expr[:-1]).square().add(1e-4).sqrt() - 1e-2
+            total = total + w.expr_steps * steps.sum(1).mean()
+        return total
+
+
+def _motion_prior(pose: Pose, w: Weights) -> Tensor:
+    """Steady where nothing speaks against it: poses, torso, neck share, gaze. Scales are per frame."""
+    apart = (pose.gaze[:, 0] - pose.gaze[:, 1]) / 0.1
+    total = w.gaze * ((pose.gaze / 0.4).square().sum((1, 2)).mean() * 0.1 + apart.square().sum(1).mean() * 0.1)
+    turn = pose.neck + pose.head
+    total = total + w.neck * ((pose.neck - NECK_SHARE * turn) / 0.1).square().sum(1).mean()
+    if w.shake and len(pose.root) > 2:
+        for value, unit in ((pose.root, 0.01), (pose.neck, 0.01), (pose.head, 0.01), (pose.place, 0.002)):
+            bend = value[2:] - 2 * value[1:-1] + value[:-2]
+            total = total + w.shake * ((bend / unit).square() + 1).sqrt().sub(1).sum(1).mean()
+        wander = (pose.gaze[1:] - pose.gaze[:-1]) / 0.05
+        total = total + w.gaze * 0.2 * (wander.square() + 1).sqrt().sub(1).sum((1, 2)).mean()
+    if w.still and len(pose.root) > 1:
+        for value, unit in ((pose.root, 0.002), (pose.place, 0.0005)):
+            step = (value[1:] - value[:-1]) / unit
+            total = total + w.still * (step.square() + 0.01).sqrt().sub(0.1).sum(1).mean()
+        lean = (pose.root - pose.root.mean(0, keepdim=True)) / 0.1
+        total = total + w.still * lean.square().sum(1).mean()
+    return total
+
+
+def _soft(error: Tensor) -> Tensor:
+    """Charbonnier penalty of errors >= 0."""
+    return (error.square() + SOFT**2).sqrt() - SOFT
+
+
+def _ruler(points: Tensor) -> Tensor:
+    """Inter-ocular distance [t] of [t 478 2], px, at least 60 % of its median: a profile must not blow up errors."""
+    distance = (points[:, _points.LEFT_OUTER] - points[:, _points.RIGHT_OUTER]).norm(dim=-1)
+    return torch.maximum(distance, 0.6 * distance.median())
+
+
+def _iris_trust(points: Tensor) -> Tensor:
+    """1 for all points but the irises of closing eyes, which the detector then only guesses [t 478]."""
+    trust = torch.ones(points.shape[:2])
+    width = _ruler(points)
+    for pairs, iris in ((_points.LID_PAIRS_LEFT, _points.IRIS_LEFT), (_points.LID_PAIRS_RIGHT, _points.IRIS_RIGHT)):
+        gap = torch.stack([(points[:, a] - points[:, b]).norm(dim=-1) for a, b in pairs], -1).mean(-1) / width
+        trust[:, list(iris)] = ((gap - 0.03) / 0.04).clamp(0, 1)[:, None]
+    return trust
+
+
+def _sparsity(name: str) -> float:
+    return next((cost for start, cost in SPARSE.items() if name.startswith(start)), 1.0)

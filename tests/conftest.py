@@ -1,0 +1,39 @@
+"""What all tests share: seeds, threads, and the recorded clips where they are."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    """Two threads, as on the machines that the time limits are meant for."""
+    import torch
+
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """Every test starts from the same random numbers, in whatever order they run."""
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """Folder of recorded clips; a test that asks for it is skipped where it is absent."""
+    if not CLIPS.is_dir():
+        pytest.skip(
+            f"needs recorded clips of people, which are not part of the repository (looked in ../{CLIPS.parent.name})"
+        )
+    return CLIPS

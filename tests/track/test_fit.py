@@ -1,0 +1,135 @@
+"""The fit gives back motion and identity that are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gsth import math3d
+from gsth.errors import DivergedError
+from gsth.head import HeadModel
+from gsth.track import _points
+from gsth.track._fit import STAGES, Fit, Fitted, Observed
+from gsth.track._rig import LandmarkRig, Pose
+from gsth.types import Step
+
+TRAIN = 48
+
+
+def fitted(head: HeadModel, observed: Observed) -> Fitted:
+    """All stages."""
+    fit = Fit(head, observed, TRAIN)
+    for _ in fit.run():
+        pass
+    return fit.result()
+
+
+@pytest.fixture(scope="module")
+def result(made_up: HeadModel, observed: Observed) -> Fitted:
+    """The fit of the made-up clip."""
+    return fitted(made_up, observed)
+
+
+def skull(q_root: torch.Tensor, neck: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    """World rotation of the skull."""
+    return math3d.quat_mul(math3d.quat_mul(q_root, neck), head)
+
+
+def test_reprojection_and_head_rotation(result: Fitted, made_up: HeadModel, truth: tuple[Pose, torch.Tensor]) -> None:
+    want = LandmarkRig.of(made_up).motion(truth[0], 25.0)
+    got = result.motion
+    turned = [skull(m.T_world_head[:, :4], m.joints[:, 1], m.joints[:, 2]) for m in (got, want)]
+    relative = math3d.quat_mul(math3d.quat_conj(turned[1]), turned[0])
+    degrees = math3d.quat_to_rotvec(relative).norm(dim=-1).rad2deg()
+    # identity and a constant tilt trade off; what must be right is the motion
+    assert degrees.median() < 3
+    wobble = math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(relative[:1]).expand_as(relative), relative))
+    assert wobble.norm(dim=-1).rad2deg().max() < 2.5
+    assert result.error_pct.median() < 2
+    assert result.error_pct[TRAIN:].median() < 2
+
+
+def test_still_torso_under_a_turning_head(result: Fitted) -> None:
+    motion = result.motion
+    torso = math3d.quat_to_rotvec(
+        math3d.quat_mul(math3d.quat_conj(motion.T_world_head[:1, :4]).expand(60, 4), motion.T_world_head[:, :4])
+    )
+    assert torso.norm(dim=-1).rad2deg().max() < 2
+    lateral = motion.T_world_head[:, 4:6]
+    assert (lateral - lateral.median(0).values).norm(dim=-1).max() < 0.01
+    assert (motion.joints[:, 0] == torch.tensor((1.0, 0, 0, 0))).all()
+    yaw = math3d.quat_to_rotvec(math3d.quat_mul(motion.joints[:, 1], motion.joints[:, 2]))[:, 1].rad2deg()
+    assert yaw.max() - yaw.min() > 30  # of 40 degrees
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Pearson."""
+    return float(torch.corrcoef(torch.stack((a, b)))[0, 1])
+
+
+def test_expressions_follow(result: Fitted, truth: tuple[Pose, torch.Tensor]) -> None:
+    expr = truth[0].expr
+    for index in (0, 1, 2, 3, 4):
+        assert correlation(result.motion.expr[:, index], expr[:, index]) > 0.9
+    blink = result.motion.expr[:, 1]
+    assert blink[21] > 0.7 and blink[46] > 0.7, "the smoothing swallowed a blink"
+    assert blink[expr[:, 1] == 0].median() < 0.1
+    assert result.motion.expr[:, 6].max() < 0.1, "a tongue that nobody sees"
+    assert result.motion.expr.min() >= 0 and result.motion.expr.max() <= 1
+
+
+def test_gaze_follows_the_irises(result: Fitted, truth: tuple[Pose, torch.Tensor]) -> None:
+    yaw = math3d.quat_to_rotvec(result.motion.joints[:, 3])[:, 1]
+    open_eyes = truth[0].expr[:, 1] == 0
+    assert correlation(yaw[open_eyes], truth[0].gaze[open_eyes, 0, 1]) > 0.9
+
+
+def test_held_out_frames_do_not_touch_identity(made_up: HeadModel, observed: Observed, result: Fitted) -> None:
+    other = observed.points.clone()
+    other[TRAIN:] = other[TRAIN:] * 1.2 - 20
+    changed = fitted(made_up, replace(observed, points=other))
+    assert torch.equal(changed.identity.shape, result.identity.shape)
+    assert torch.equal(changed.offsets, result.offsets)
+    assert changed.focal == result.focal
+    assert not torch.equal(changed.motion.T_world_head[TRAIN:], result.motion.T_world_head[TRAIN:])
+
+
+def test_deterministic(made_up: HeadModel, observed: Observed, result: Fitted) -> None:
+    again = fitted(made_up, observed)
+    assert torch.equal(again.motion.expr, result.motion.expr)
+    assert torch.equal(again.motion.T_world_head, result.motion.T_world_head)
+
+
+def test_lost_frames_are_bridged(made_up: HeadModel, observed: Observed, result: Fitted) -> None:
+    found, points = observed.found.clone(), observed.points.clone()
+    found[30:33] = False
+    points[30:33] += 40  # rubbish that must not count
+    bridged = fitted(made_up, replace(observed, found=found, points=points)).motion
+    away = (bridged.T_world_head[30:33, 4:] - result.motion.T_world_head[30:33, 4:]).norm(dim=-1)
+    assert away.max() < 0.02
+    relative = math3d.quat_mul(math3d.quat_conj(bridged.joints[30:33, 2]), result.motion.joints[30:33, 2])
+    assert math3d.quat_to_rotvec(relative).norm(dim=-1).rad2deg().max() < 6
+
+
+def test_not_finite_is_said(made_up: HeadModel, observed: Observed) -> None:
+    fit = Fit(made_up, observed, TRAIN)
+    fit.observed = replace(observed, principal=torch.full((2,), float("nan")))
+    with pytest.raises(DivergedError, match="not finite"):
+        list(fit.run())
+
+
+def test_progress_counts_all_steps(made_up: HeadModel, observed: Observed) -> None:
+    short = tuple(replace(s, steps=10) for s in STAGES)
+    events = [e for e in Fit(made_up, observed, TRAIN).run(short) if isinstance(e, Step)]
+    assert [e.done for e in events] == [10, 20, 30, 40]
+    assert events[-1].total == 40
+
+
+def test_weights_of_landmarks() -> None:
+    from gsth.track._rig import landmark_weights
+
+    w = landmark_weights()
+    assert w.shape == (_points.COUNT,) and abs(float(w.sum()) - 1) < 1e-5
+    assert w[13] > w[50] > w[10]
