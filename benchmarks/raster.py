@@ -161,7 +161,8 @@ def machine() -> dict[str, object]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        cpu = next((li.split(":")[1].strip() for li in info.read_text().splitlines() if li.startswith("model name")), cpu)
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = next(iter(names), cpu)
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gsth import math3d
-from gsth._synth_paint import KEY_DIRECTION, KEY_RGB, Lit, Surface, tone
+from gsth._synth_paint import Surface
+from gsth._synth_shade import KEY_DIRECTION, KEY_RGB, Lit, tone
 from gsth.head import HeadModel
-from gsth.render import rig, torch_ref
+from gsth.render import rig, triangle_frames
+from gsth.render.torch_ref import DILATION_PX2
 from gsth.types import Cameras, Mesh, RiggedSplats, Splats
 
 _SH0 = 0.28209479177387814
@@ -79,7 +81,7 @@ def _bind(head: HeadModel, s: Surface, c: _Curves) -> tuple[Tensor, ...]:
     x, y = F.normalize(along, dim=-1), F.normalize(across, dim=-1)
     quats = math3d.mat_to_quat(torch.stack((x, y, torch.linalg.cross(x, y, dim=-1)), -1))
     face = c.faces[:, None].expand(length.shape)
-    origins, rotations, sizes = (p[face] for p in torch_ref.triangle_frames(s.rest, head.faces))
+    origins, rotations, sizes = (p[face] for p in triangle_frames(s.rest, head.faces))
     back = math3d.quat_conj(rotations)
     means = math3d.quat_rotate(back, (a + b) / 2 - origins) / sizes[..., None]
     # Neighbours along a strand overlap, and the strand thins out towards its tip.
@@ -150,7 +152,7 @@ def _scalp_hair(head: HeadModel, s: Surface, generator: torch.Generator) -> _Cur
     curve = _clumped(torch.stack(points, 1), generator)
     depth = ((height - 0.001) / 0.012).clamp(0, 1)[:, None] * 0.6 + torch.linspace(0, 0.4, steps + 1)
     tint = torch.tensor(s.look.hair) * (0.75 + 0.6 * torch.rand(len(root), 1, generator=generator))
-    return _Curves(curve, head.parts["skin"][row], 0.00042, 0.72, tint, 0.35 + 0.65 * depth.clamp(0, 1), 0.006)
+    return _Curves(curve, head.parts["skin"][row], 0.00042, 0.90, tint, 0.35 + 0.65 * depth.clamp(0, 1), 0.006)
 
 
 def _nearest(at: Tensor, rest: Tensor, normals: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,9 +182,9 @@ def _brow_hair(head: HeadModel, s: Surface, generator: torch.Generator) -> list[
     out = []
     for upper, lower in _BROWS:
         count = 360
-        u = torch.rand(count, generator=generator) * 3.999
+        u = torch.rand(count, generator=generator) * 3.5
         v = torch.rand(count, generator=generator)
-        v = 0.5 + (v - 0.5) * (0.95 - 0.14 * u)  # thinner towards the temple
+        v = 0.5 + (v - 0.5) * (1.05 - 0.16 * u)  # thinner towards the temple
         i, f = u.long(), (u - u.floor())[:, None]
         top, bottom = marks[list(upper)], marks[list(lower)]
         edge_t, edge_b = top[i] + (top[i + 1] - top[i]) * f, bottom[i] + (bottom[i + 1] - bottom[i]) * f
@@ -198,7 +200,7 @@ def _brow_hair(head: HeadModel, s: Surface, generator: torch.Generator) -> list[
         length = 0.0055 + 0.0025 * torch.rand(count, 1, generator=generator)
         points = torch.stack([root + comb * length * t + normal * 0.0009 * t * (2 - t) for t in (0.0, 0.5, 1.0)], 1)
         tint = torch.tensor(s.look.hair) * (0.8 + 0.4 * torch.rand(count, 1, generator=generator))
-        out.append(_Curves(points, face, 0.00026, 0.50, tint, torch.full((count, 3), 0.8), 0.004))
+        out.append(_Curves(points, face, 0.00026, 0.80, tint, torch.full((count, 3), 0.8), 0.004))
     return out
 
 
@@ -211,9 +213,9 @@ def _lash_hair(head: HeadModel, s: Surface, generator: torch.Generator) -> _Curv
     normal = F.normalize(torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), dim=1)
     away = root - torch.where(root[:, :1] > 0, s.eyes[0], s.eyes[1])
     comb = F.normalize(away - (away * normal).sum(1, keepdim=True) * normal, dim=1)
-    points = torch.stack((root - comb * 0.0014, root + comb * 0.0014), 1)
+    points = torch.stack((root - comb * 0.0012, root + comb * 0.0012), 1)
     tint = torch.tensor((0.012, 0.008, 0.007)).expand(len(root), 3)
-    return _Curves(points, ids[row], 0.00016, 0.30, tint, torch.full((len(root), 2), 0.6), 0.003)
+    return _Curves(points, ids[row], 0.00014, 0.75, tint, torch.full((len(root), 2), 0.6), 0.003)
 
 
 def lit(strands: Strands, s: Surface, light: Lit, mesh: Mesh, cameras: Cameras, depth: Tensor) -> Splats:
@@ -242,9 +244,11 @@ def lit(strands: Strands, s: Surface, light: Lit, mesh: Mesh, cameras: Cameras, 
     normal = light.normals[root]
     shadow = light.key[root] * ((normal @ key) * 0.6 + 0.45).clamp(0, 1)
     shelter, albedo = strands.shelter[open_to_eye, None], strands.albedo[open_to_eye]
-    direct = (albedo * sin_l[:, None] * 0.9 + 0.030 * specular[:, None] ** 30 + albedo * specular[:, None] ** 8 * 1.2)
+    direct = albedo * sin_l[:, None] * 0.9 + 0.030 * specular[:, None] ** 30 + albedo * specular[:, None] ** 8 * 1.2
     rgb = albedo * light.ambient[root] + direct * shadow[:, None] * torch.tensor(KEY_RGB)
     sh = ((tone(rgb * shelter) - 0.5) / _SH0)[:, None]
-    return Splats(
-        means, splats.quats[open_to_eye], splats.scales[open_to_eye], splats.opacities[open_to_eye], sh
-    )
+    # The renderer's low-pass filter widens hairs thinner than a pixel; let them cover no more than they do.
+    scales = splats.scales[open_to_eye]
+    across_px = scales[:, 1] * cameras.Ks[0, 0, 0] / seen[open_to_eye, 2].clamp_min(1e-3)
+    thin = across_px / (across_px**2 + DILATION_PX2).sqrt()
+    return Splats(means, splats.quats[open_to_eye], scales, splats.opacities[open_to_eye] * thin, sh)

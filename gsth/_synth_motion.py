@@ -118,4 +118,3 @@ def _face(times: np.ndarray, emphasis: np.ndarray, gaze: np.ndarray, rng: np.ran
             f"cheekSquint{side}": 0.10 * blink,
         }
     return out
-

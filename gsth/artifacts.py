@@ -272,8 +272,9 @@ def _pack(value: Any, name: str, folder: Path, arrays: dict[str, Tensor]) -> Any
     if isinstance(value, np.ndarray):
         _write_series(folder / SERIES[name], value)
         return {"series": SERIES[name]}
-    if hasattr(value, "detach"):
-        arrays[name] = value
+    if hasattr(value, "detach"):  # a tensor; torch is not imported for coins that have none
+        tensor: Any = value
+        arrays[name] = tensor
         return {"array": name}
     return _plain(value)
 
@@ -305,7 +306,7 @@ def _unpack(hint: Any, value: Any, folder: Path, arrays: Mapping[str, Tensor]) -
         return arrays[value["array"]]
     if typing.get_origin(hint) is tuple:
         return tuple(value)
-    return Path(value) if hint is Path else value
+    return Path(str(value)) if hint is Path else value
 
 
 def _hints(cls: Any) -> dict[str, Any]:

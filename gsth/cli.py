@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
@@ -142,7 +142,7 @@ def run(argv: Argv) -> int:
         return _fail(f"gsth: no command is called {name!r}; {hint}")
     show = Show(sys.stdout)
     try:
-        with contextlib.closing(verb.start(argv[1:])) as events:  # type: ignore[type-var]
+        with contextlib.closing(_events(verb, argv[1:])) as events:
             for event in events:
                 show(event)
         return OK
@@ -158,6 +158,11 @@ def run(argv: Argv) -> int:
         show.clear()
         traceback.print_exc()
         return CRASHED
+
+
+def _events(verb: Verb, argv: Argv) -> Generator[Event, None, None]:
+    """The events of a verb; closing it ends the work at once, with its clean-up."""
+    yield from verb.start(argv)
 
 
 def overview() -> str:

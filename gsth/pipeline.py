@@ -75,10 +75,7 @@ def _tracked(clip: Clip, folder: Path, config: TrackConfig) -> Iterator[Event]:
 
 def _trained(work: Path, config: TrainConfig, trained: Path) -> Iterator[Event]:
     from gsth import artifacts, avatar
-    from gsth.types import Clip, Motion, Track
-
-SOUND_RATE = 48_000
-"""Of the sound in videos that gsth writes, Hz."""
+    from gsth.types import Track
 
     track: Track = artifacts.load(Track, work / "track")
     count = config.track.train_frames(len(track.frame_ids))

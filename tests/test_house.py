@@ -17,18 +17,22 @@ FILE_LINES, FUNCTION_LINES, PARAMETERS = 500, 60, 7
 LONG = re.compile(r"# house: long because \w+")
 
 FLOORS = (
-    "types errors math3d",
+    "errors",
+    "types math3d",
     "media audio artifacts registry metrics provenance speech _config",
     "head render",
     "track avatar synth",
     "drive export",
     "evaluate serve batch plugins",
     "pipeline doctor",
-    "cli __main__ __init__",
+    "__init__",
+    "cli",
+    "__main__",
 )
 """From the ground up; a room may use what lies below it, never what lies beside it."""
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms.split()}
-NO_TORCH = {"gsth.avatar._config", "gsth.track._config", "gsth.evaluate", "gsth.serve.app", "gsth.pipeline"}
+OPERATOR = re.compile(r"custom_op|register_fake|register_kernel|triton_op")
+"""Registered operators and autograd functions are flat by torch's rules: as many parameters as their kernel has."""
 
 
 @cache
@@ -134,15 +138,15 @@ def test_limits(path: Path) -> None:
             bad.append(f"{node.name} has {length} lines, at most {FUNCTION_LINES}")
         a = node.args
         count = len([p for p in (*a.posonlyargs, *a.args, *a.kwonlyargs) if p.arg not in ("self", "cls")])
-        # autograd.Function and registered operators take what their operator takes
-        if count > PARAMETERS and not LONG.search(source):
+        flat = any(OPERATOR.search(ast.unparse(d)) for d in node.decorator_list) or node.name in ("forward", "backward")
+        if count > PARAMETERS and not flat and not LONG.search(source):
             bad.append(f"{node.name} has {count} parameters, at most {PARAMETERS}")
     assert bad == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_public_functions_are_annotated_and_documented(path: Path) -> None:
-    assert ast.get_docstring(tree(path)), "the file has no docstring"
+    assert ast.get_docstring(tree(path)) or not tree(path).body, "the file has no docstring"
     bad = []
     for node in public_defs(path):
         a = node.args
@@ -154,7 +158,10 @@ def test_public_functions_are_annotated_and_documented(path: Path) -> None:
         decorated = {ast.unparse(d) for d in node.decorator_list}
         if bare or node.returns is None:
             bad.append(f"{node.name}: not annotated: {bare or 'return'}")
-        if ast.get_docstring(node) is None and not decorated & {"property", "typing.override", "override"}:
+        # what ruff's D1 says: private modules explain themselves where it helps, setters by their getter
+        private = any(part.startswith("_") and part != "__init__" for part in name_of(path).split("."))
+        explained = private or any(d.endswith((".setter", "override", "property")) for d in decorated)
+        if ast.get_docstring(node) is None and not explained:
             bad.append(f"{node.name}: no docstring")
     assert bad == []
 
@@ -177,7 +184,7 @@ def test_packages_stay_in_their_rooms(path: Path) -> None:
     mine = name_of(path)
     allowed = {
         "av": ("gsth.media", "gsth.doctor"),
-        "imageio": ("gsth.media",),
+        "imageio": ("gsth.media", "gsth.head._make_parts", "gsth.head._sheet"),
         "ctypes": ("gsth.render.", "gsth.speech"),
         "smplx": ("gsth.head.flame",),
         "tyro": ("gsth._cli_args",),

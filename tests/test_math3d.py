@@ -22,7 +22,7 @@ TRANSFORMS = st.tuples(QUATS, st.lists(st.floats(-5, 5, width=32), min_size=3, m
 POINTS = torch.tensor([[0.3, -1.0, 2.0], [0.0, 0.0, 0.0], [5.0, 4.0, -3.0]], dtype=torch.float64)
 
 
-def scipy_of(q: Tensor) -> "Rotation":
+def scipy_of(q: Tensor) -> Rotation:
     return Rotation.from_quat(q.numpy()[..., [1, 2, 3, 0]])
 
 
@@ -35,7 +35,7 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
 def test_quats_agree_with_scipy(a: Tensor, b: Tensor) -> None:
     assert close(math3d.quat_to_mat(a), torch.from_numpy(scipy_of(a).as_matrix()))
     assert close(math3d.quat_to_mat(math3d.quat_mul(a, b)), torch.from_numpy((scipy_of(a) * scipy_of(b)).as_matrix()))
-    assert close(math3d.quat_rotate(a, POINTS), torch.from_numpy(scipy_of(a).apply(POINTS.numpy())))
+    assert close(math3d.quat_rotate(a[None], POINTS), torch.from_numpy(scipy_of(a).apply(POINTS.numpy())))
     assert close(math3d.quat_mul(a, math3d.quat_conj(a)), math3d.quat_identity().double())
 
 
@@ -82,10 +82,11 @@ def test_slerp_takes_the_shorter_way_evenly() -> None:
 @given(TRANSFORMS, TRANSFORMS)
 def test_transforms_compose_as_their_names_say(T_a_b: Tensor, T_b_c: Tensor) -> None:
     T_a_c = math3d.transform_mul(T_a_b, T_b_c)
-    stepwise = math3d.transform_points(T_a_b, math3d.transform_points(T_b_c, POINTS))
-    assert close(math3d.transform_points(T_a_c, POINTS), stepwise, 1e-7)
+    stepwise = math3d.transform_points(T_a_b[None], math3d.transform_points(T_b_c[None], POINTS))
+    assert close(math3d.transform_points(T_a_c[None], POINTS), stepwise, 1e-7)
     assert close(math3d.transform_to_mat(T_a_c), math3d.transform_to_mat(T_a_b) @ math3d.transform_to_mat(T_b_c), 1e-7)
-    there_and_back = math3d.transform_points(math3d.transform_inverse(T_a_b), math3d.transform_points(T_a_b, POINTS))
+    there = math3d.transform_points(T_a_b[None], POINTS)
+    there_and_back = math3d.transform_points(math3d.transform_inverse(T_a_b)[None], there)
     assert close(there_and_back, POINTS, 1e-7)
 
 

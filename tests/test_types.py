@@ -30,9 +30,8 @@ def splats(n: int = 5, k: int = 4) -> Splats:
 
 
 def test_wrong_rank_names_field_wanted_and_found() -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=r"Identity.shape: want shape \[s.*\], got \[4, 1\]"):
         Identity(HEAD, torch.rand(4, 1))
-    assert str(caught.value) == "Identity.shape: want shape [s], got [4, 1]"
 
 
 def test_sizes_of_one_letter_must_agree() -> None:
@@ -61,7 +60,7 @@ def test_literal_sizes_are_checked() -> None:
 
 def test_optional_fields_may_be_none_but_not_wrong() -> None:
     assert motion().audio is None and motion(audio=True).audio is not None
-    with pytest.raises(InputError, match=r"Motion.audio: want shape \[t=4 \(from expr\), d\]"):
+    with pytest.raises(InputError, match=r"Motion.audio: want shape \[t=4 \(from expr\), d.*\], got \[3, 2\]"):
         motion().replace(audio=torch.rand(3, 2))
 
 

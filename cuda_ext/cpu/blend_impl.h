@@ -12,7 +12,7 @@ constexpr int kBlockW = kLanes == 4 ? 2 : 4, kBlockH = kLanes / kBlockW;
 constexpr int kBlocks = 64;
 constexpr int kTileW = 8 * kBlockW, kTileH = 8 * kBlockH;
 constexpr int kChunk = 256;  // entries handled at once; their index in the chunk fits a byte
-constexpr int kAhead = 8;    // entries to prefetch
+constexpr int kAhead = 16;   // entries to prefetch
 
 // One splat as blending needs it, centre relative to the tile.
 struct Drop {
@@ -167,12 +167,14 @@ inline void finish(const Canvas& canvas, const Tile& tile, const GsthCamera& cam
                    int stride, float* rgb, float* alpha, float* depth) {
     for (uint64_t left = tile.inside; left; left &= left - 1) {
         const int b = __builtin_ctzll(left);
+        const Vec left_over = load(canvas.left_over[b]), open = larger(left_over, -left_over);
+        alignas(64) float rest[kLanes], z[kLanes];
+        store(rest, open), store(z, load(canvas.z[b]) / larger(1.f - open, all(1e-10f)));
         each_pixel(tile, camera, b, [&](ptrdiff_t pixel, int i) {
-            const float rest = fabsf(canvas.left_over[b][i]), covered = 1.f - rest;
             for (int j = 0; j < 3; ++j)
-                rgb[3 * pixel + j] = canvas.color[j][b][i] + rest * background[stride * pixel + j];
-            alpha[pixel] = covered;
-            depth[pixel] = canvas.z[b][i] / (covered > 1e-10f ? covered : 1e-10f);
+                rgb[3 * pixel + j] = canvas.color[j][b][i] + rest[i] * background[stride * pixel + j];
+            alpha[pixel] = 1.f - rest[i];
+            depth[pixel] = z[i];
         });
     }
 }

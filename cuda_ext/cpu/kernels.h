@@ -51,7 +51,7 @@ bool rig(const GsthRigged& rigged, float* means, float* quats, float* scales, fl
 void rig_backward(const GsthRigged& rigged, const GsthRigGrads& grads, int threads);
 
 // Where what lies in a pack of 16 floats. The exponent of a splat at offset (dx, dy) from its centre is
-// log2_opacity - (a dx^2 + b dx dy + c dy^2); the last four give the ellipse's reach in a strip of rows.
+// log2_opacity - (a dx^2 + b dx dy + c dy^2); kExtentX is 0 where the splat is not drawn; the last four give the ellipse's reach in a strip of rows.
 enum Pack {
     kX, kY, kA, kB, kC, kLog2Opacity, kRed, kGreen, kBlue, kZ, kExtentX, kExtentY, kTurn, kSlope, kCurve, kWidth2
 };

@@ -105,7 +105,7 @@ inline void project_lanes(const GsthSplats& s, const gsth::Camera& cam, const Gr
     const Vec a = (0.5f * kLog2E) * o.a, inv_yy = 1.f / o.cov_yy;
     const Vec fields[GSTH_PACK_FLOATS] = {
         o.x, o.y, a, kLog2E * o.b, (0.5f * kLog2E) * o.c, l.in.log2_opacity, larger(color[0] + 0.5f, zero),
-        larger(color[1] + 0.5f, zero), larger(color[2] + 0.5f, zero), o.z, o.extent_x, o.extent_y,
+        larger(color[1] + 0.5f, zero), larger(color[2] + 0.5f, zero), o.z, select(o.drawn > zero, o.extent_x, zero), o.extent_y,
         o.cov_xy / o.cov_xx * o.extent_x, o.cov_xy * inv_yy, o.det * inv_yy * inv_yy, reach / a};
     for (int f = 0; f < GSTH_PACK_FLOATS; ++f)
         scatter(lists.packs + first * GSTH_PACK_FLOATS + f, GSTH_PACK_FLOATS, valid, fields[f]);
@@ -187,8 +187,7 @@ inline void project_backward_lanes(const GsthSplats& s, const gsth::Camera& cam,
     const float* packs = lists.packs + first * GSTH_PACK_FLOATS;
     const auto pack = [&](int field) { return gather(packs + field, GSTH_PACK_FLOATS, valid); };
     alignas(64) float lanes[kLanes];
-    for (int i = 0; i < kLanes; ++i)
-        lanes[i] = i < valid && lists.slots[first + i] < lists.slots[first + i + 1] ? 1.f : 0.f;
+    for (int i = 0; i < kLanes; ++i) lanes[i] = i < valid ? packs[i * GSTH_PACK_FLOATS + kExtentX] : 0.f;
     const Vec zero = {};
     const auto drawn = load(lanes) > zero;  // the others may hold infinities: their gradients are 0
     SplatGrad<Vec> g = {};

@@ -27,7 +27,15 @@ constexpr int kLanes = sizeof(Vec) / sizeof(float);
 typedef float VecAnywhere __attribute__((vector_size(sizeof(Vec)), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(sizeof(Vec))));
 
-inline Vec all(float x) { return Vec{} + x; }
+inline Vec all(float x) {
+#if GSTH_ISA == 512
+    return _mm512_set1_ps(x);
+#elif GSTH_ISA == 2
+    return _mm256_set1_ps(x);
+#else
+    return Vec{x, x, x, x};
+#endif
+}
 inline Vec load(const float* p) { return *reinterpret_cast<const VecAnywhere*>(p); }
 inline void store(float* p, Vec x) { *reinterpret_cast<VecAnywhere*>(p) = x; }
 

@@ -60,3 +60,8 @@ def bounds(splats: RiggedSplats, limits: Bounds, weights: LossWeights) -> Tensor
     far = (splats.means_tri.norm(dim=-1) / limits.offset - 1).relu()
     big = (splats.log_scales.amax(-1) - limits.scale.log()).relu()
     return weights.offset * (far * far).mean() + weights.scale * (big * big).mean()
+
+
+def mean_square(*tensors: Tensor) -> Tensor:
+    """Sum of the mean squares; 0 for a tensor without elements (an avatar without correctives)."""
+    return torch.stack([t.square().sum() / max(t.numel(), 1) for t in tensors]).sum()

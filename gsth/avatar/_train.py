@@ -180,7 +180,7 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     limits = _losses.Bounds.of(state.face_ids, scene.face_size, scene.max_offset, scene.max_scale)
     loss = _losses.picture(rendered, image, matte, weight_map, config.loss)
     loss = loss + _losses.bounds(rigged, limits, config.loss)
-    loss = loss + config.loss.corrective * (deltas.means_delta.square().mean() + deltas.sh_delta.square().mean())
+    loss = loss + config.loss.corrective * _losses.mean_square(deltas.means_delta, deltas.sh_delta)
     loss = loss + state.refinement.penalty(leaf)
     if not torch.isfinite(loss):
         raise DivergedError(_diagnosis(state, work))

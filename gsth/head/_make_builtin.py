@@ -13,6 +13,7 @@ import numpy as np
 
 from gsth.head import _make_hair as hair
 from gsth.head import _make_identity as identity
+from gsth.head import _make_landmarks as landmarks
 from gsth.head import _make_parts as part_maker
 from gsth.head import _make_source as source
 from gsth.head._arkit import ARKIT
@@ -21,6 +22,8 @@ ASSET = Path(__file__).parent / "assets" / "builtin.npz"
 _PEOPLE, _COMPONENTS, _SEED = 1200, 90, 0
 _SEAL = 0.05
 """Share of mouthClose in the neutral face."""
+_BLINK = 0.75
+"""Share of the Face Units' blink that shuts the mean's eyes; the whole of it pushes one lid 4 mm past the other."""
 _ARM_DROP_RAD = np.radians(28)
 """MakeHuman stands with its arms spread; people on camera let them hang."""
 
@@ -77,10 +80,7 @@ def build() -> dict[str, np.ndarray]:
         **_quantised("expr", expr_basis, np.int16),
         **{f"part_{name}": ids.astype(np.uint16) for name, ids in geometry.parts.items()},
     }
-    from gsth.head import _make_landmarks
-
-    arrays |= _make_landmarks.embedding(arrays)
-    return arrays
+    return arrays | landmarks.embedding(arrays)
 
 
 def _cube(verts: np.ndarray, group: str) -> np.ndarray:
@@ -96,9 +96,7 @@ def _arm_drop(rest: np.ndarray) -> np.ndarray:
         share = sum(weights[b] for b in bones)
         share = share + 0.35 * weights[f"shoulder01.{side}"]
         angle = sign * _ARM_DROP_RAD
-        turn = np.array(
-            ((np.cos(angle), -np.sin(angle), 0), (np.sin(angle), np.cos(angle), 0), (0, 0, 1))
-        )
+        turn = np.array(((np.cos(angle), -np.sin(angle), 0), (np.sin(angle), np.cos(angle), 0), (0, 0, 1)))
         pivot = _cube(rest, f"joint-{side.lower()}-shoulder")
         move = np.concatenate((turn - np.eye(3), (pivot - turn @ pivot)[:, None]), 1)
         maps += share[:, None, None] * move
@@ -161,6 +159,8 @@ def _triangles(quads: np.ndarray, verts: np.ndarray) -> np.ndarray:
 def _expression(name: str) -> np.ndarray:
     """One ARKit expression on base.obj, [v 3]. Gaze turns the eye joints, so eyeLook* leave the eyeballs alone."""
     offsets = source.face_unit(name)
+    if name.startswith("eyeBlink"):
+        offsets = _BLINK * offsets
     if name.startswith("eyeLook"):
         base = source.base_mesh()
         for group in ("helper-l-eye", "helper-r-eye"):

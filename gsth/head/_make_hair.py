@@ -89,9 +89,7 @@ def drape(skin: np.ndarray, rim_y: float, shoulder_y: float) -> Sheet:
     one = np.concatenate((np.stack((a, b, c), 1), np.stack((a, c, d), 1)))
     u = np.stack(np.meshgrid(np.linspace(0, 1, _COLUMNS), np.linspace(0, 1, _ROWS)), -1).reshape(-1, 2)
     layers = range(len(_LAYERS_M))
-    verts = np.concatenate(
-        [_curtain(skin, axis_z, rim_y, shoulder_y, offset).reshape(-1, 3) for offset in _LAYERS_M]
-    )
+    verts = np.concatenate([_curtain(skin, axis_z, rim_y, shoulder_y, offset).reshape(-1, 3) for offset in _LAYERS_M])
     donors, shares = _nearest(verts, skin)
     return Sheet(
         verts=verts,

@@ -2,8 +2,7 @@
 
 Many heads of known shape, expression and view are drawn and given to the detector; each landmark becomes the surface
 point that best explains where the detector put it in all of them. Lips and irises, where a detector is least true on
-drawn heads, are bound to their own surface: inner lip lines and lid margins to the edge of the opening, irises to the
-eyeball's front.
+drawn heads, are bound to their own surface: inner lip lines to the edge of the opening, irises to the eyeball's front.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from gsth.head._arkit import ARKIT
 
 _SIZE_PX, _FOCAL_PX, _AWAY_M = 640, 1500.0, 0.75
 _TARGET = np.array((0.0, -0.11, -0.06))
-_SAMPLES, _SEED = 120, 1
+_SAMPLES, _SEED = 80, 1
 _IRIS_RADIUS_M = 0.0058
 """Half the human horizontal visible iris diameter, 11.7 mm."""
 _EXPRESSIONS = (
@@ -78,7 +77,7 @@ def embedding(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     pools = _pools(head)
     neutral = _cast_neutral(head, shots[0])
     points = np.stack([_best_point(head, shots, pools[i], i, neutral[i]) for i in range(468)])
-    points = _symmetric(points, neutral[:468])
+    points = _symmetric(points)
     points = np.concatenate((points, _irises(head, shots[0])))
     rims = _rims(head)
     found = [_on_rim(head, p, rims[i]) if i in rims else _on_surface(head, p, pools[i]) for i, p in enumerate(points)]
@@ -168,7 +167,8 @@ def _pools(head: _Head) -> list[np.ndarray]:
 
 _LIP_BODY = (
     *(185, 40, 39, 37, 0, 267, 269, 270, 409, 184, 74, 73, 72, 11, 302, 303, 304, 408, 183, 42, 41, 38, 12, 268),
-    *(271, 272, 407, 76, 62, 77, 96, 90, 89, 180, 179, 85, 86, 16, 15, 315, 316, 404, 403, 320, 319, 307, 325, 306, 292),
+    *(271, 272, 407, 76, 62, 77, 96, 90, 89, 180, 179, 85, 86, 16, 15, 315, 316, 404, 403, 320, 319, 307, 325),
+    *(306, 292),
 )
 """Mesh points between the outer and inner lip lines; they lie on the red of the lips or at its edge."""
 
@@ -217,20 +217,26 @@ def _best_point(head: _Head, shots: list[_Shot], pool: np.ndarray, landmark: int
     return (share[:, None] * points).sum(0) / share.sum()
 
 
-def _symmetric(points: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-    """Average every landmark with the mirror image of its partner (found in the neutral front view), [l 3]."""
+def _symmetric(points: np.ndarray) -> np.ndarray:
+    """Average every landmark with the mirror image of its partner, [l 3].
+
+    On lips, eyes and brows the partner is known from the order of the contours; elsewhere it is the mutually nearest.
+    """
     flip = np.array((-1.0, 1.0, 1.0))
-    middle = np.median(neutral[list(_MIDLINE), 0])
-    centred = neutral - (middle, 0, 0)
-    apart = np.linalg.norm((centred * flip)[:, None, :2] - centred[None, :, :2], axis=2)
-    out = points.copy()
-    for i, j in enumerate(apart.argmin(1)):
-        if apart[j].argmin() == i:
-            out[i] = (points[i] + points[j] * flip) / 2
+    apart = np.linalg.norm((points * flip)[:, None] - points[None], axis=2)
+    nearest = apart.argmin(1)
+    partner = np.where(nearest[nearest] == np.arange(len(points)), nearest, np.arange(len(points)))
+    for name, ids in groups.GROUPS.items():
+        if name.endswith(("_upper", "_lower")) or name == "brow_r":
+            other = groups.GROUPS[name.replace("eye_r", "eye_l").replace("brow_r", "brow_l")]
+            if not name.startswith("eye_l"):
+                pairs = zip(ids, other if name == "brow_r" else other[::-1], strict=True)
+                for i, j in pairs:
+                    partner[i], partner[j] = j, i
+    alone = (partner == np.arange(len(points))) & (np.abs(points[:, 0]) > 0.004)
+    out = (points + points[partner] * flip) / 2
+    out[alone] = points[alone]
     return out
-
-
-_MIDLINE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 19, 94, 2, 164, 0, 17, 18, 200, 199, 175, 152)
 
 
 def _irises(head: _Head, shot: _Shot) -> np.ndarray:
@@ -252,20 +258,13 @@ def _irises(head: _Head, shot: _Shot) -> np.ndarray:
 
 
 def _rims(head: _Head) -> dict[int, np.ndarray]:
-    """For each landmark on an inner lip line or a lid's margin: the vertices of that edge, rising in x."""
+    """For each landmark on an inner lip line: the vertices of that lip's edge, rising in x."""
     parts = head.parts
     inside = np.concatenate([parts[p] for p in ("mouth_inner", "teeth_upper", "teeth_lower", "tongue")])
-    openings = (
-        (0.6, inside, parts["upper_lip"], parts["lower_lip"], groups.LIPS_INNER_UPPER, groups.LIPS_INNER_LOWER),
-        (0.0, parts["eye_r"], parts["lids"], parts["lids"], groups.EYE_R_UPPER, groups.EYE_R_LOWER),
-        (0.0, parts["eye_l"], parts["lids"], parts["lids"], groups.EYE_L_UPPER, groups.EYE_L_LOWER),
-    )
-    out = {}
-    for jaw, hole, above, below, upper_ids, lower_ids in openings:
-        verts = head.verts + jaw * head.expr[ARKIT.index("jawOpen")]
-        upper, lower = _opening_edges(head, verts, hole, (above, below))
-        out |= {i: upper for i in upper_ids[1:-1]} | {i: lower for i in lower_ids[1:-1]}
-    return out
+    verts = head.verts + 0.6 * head.expr[ARKIT.index("jawOpen")]
+    upper, lower = _opening_edges(head, verts, inside, (parts["upper_lip"], parts["lower_lip"]))
+    on_upper, on_lower = groups.LIPS_INNER_UPPER[1:-1], groups.LIPS_INNER_LOWER[1:-1]
+    return {i: upper for i in on_upper} | {i: lower for i in on_lower}
 
 
 def _opening_edges(
@@ -282,8 +281,6 @@ def _opening_edges(
     hidden = np.concatenate([head.parts[p] for p in ("hair_cap", "drape", "lashes")])
     shown = np.setdiff1d(np.arange(len(head.faces)), hidden)
     frame = verts[np.unique(head.faces[np.concatenate(borders)])]
-    side = np.round(verts[head.faces[hole], 0].mean(), 3)
-    frame = frame[frame[:, 0] * side >= 0]
     low, high = frame.min(0), frame.max(0)
     size, away = 700, 0.6
     scale = size * away / (high - low)[:2].max()
@@ -312,7 +309,7 @@ def _on_rim(head: _Head, point: np.ndarray, rim: np.ndarray) -> tuple[int, np.nd
     a, b = rim[after - 1], rim[after]
     xa, xb = head.verts[a, 0], head.verts[b, 0]
     t = float(np.clip((point[0] - xa) / (xb - xa), 0, 1))
-    faces = np.concatenate((head.parts["lips"], head.parts["lids"]))
+    faces = head.parts["lips"]
     has_a, has_b = ((head.faces[faces] == v).any(1) for v in (a, b))
     if (has_a & has_b).any():
         face = int(faces[np.flatnonzero(has_a & has_b)[0]])

@@ -122,10 +122,10 @@ def joint_weights() -> np.ndarray:
     out[:, 0] = _torso_weight(weights)
     out[:, 1] = sum(weights[f"neck0{k}"] for k in (1, 2, 3))
     out[:, 2] = (1 - out[:, 0] - out[:, 1]).clip(0)
-    for part, joint in (("teeth_upper", 2), ("teeth_lower", 2), ("tongue", 2), ("eye_l", 3), ("eye_r", 4), ("lashes", 2)):
-        for group in _HELPERS[part]:
-            ids = base.group_verts(group)
-            out[ids] = np.eye(5)[joint]
+    for part, names in _HELPERS.items():
+        joint = {"eye_l": 3, "eye_r": 4}.get(part, 2)
+        for group in names:
+            out[base.group_verts(group)] = np.eye(5)[joint]
     inner = base.quads[base.groups["body"]][_texture_mask("inside-mouth", base.groups["body"])]
     out[np.unique(inner)] = np.eye(5)[2]
     return out / out.sum(1, keepdims=True)

@@ -110,7 +110,9 @@ def local_targets(rooms: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Face-local identity targets by name, for the given folders of MakeHuman's target tree."""
     root = data_dir() / "mpfb2/targets"
     return {
-        p.name.removesuffix(".target.gz"): target(p) for room in rooms for p in sorted((root / room).glob("*.target.gz"))
+        p.name.removesuffix(".target.gz"): target(p)
+        for room in rooms
+        for p in sorted((root / room).glob("*.target.gz"))
     }
 
 

@@ -37,45 +37,70 @@ def rasterize(
         near: Nearest z that is drawn, m.
     """
     height, width = size
+    z = verts_cam[:, 2].astype(np.float64)
+    xy = verts_cam[:, :2] / np.maximum(z, near)[:, None] * (K[0, 0], K[1, 1]) + (K[0, 2], K[1, 2])
+    rows = _scan(xy[faces], z[faces].min(1) > near, size)
+    # one entry per triangle and covered pixel
+    nth = np.repeat(np.arange(len(rows.face)), rows.count)
+    px = rows.first[nth] + np.arange(len(nth)) - np.repeat(np.cumsum(rows.count) - rows.count, rows.count)
+    face = rows.face[nth]
+    w = rows.at_first[nth] + rows.per_px[nth] * (px - rows.first[nth])[:, None]
+    w = w.clip(0) / z[faces[face]]
+    inverse_z = w.sum(1)
+    at = rows.y[nth] * width + px.astype(np.int64)
+    nearest = np.zeros(height * width)
+    np.maximum.at(nearest, at, inverse_z)
+    wins = np.flatnonzero(inverse_z == nearest[at])
+    at, inverse_z = at[wins], inverse_z[wins]
     face_ids = np.full(height * width, -1, np.int32)
     bary = np.zeros((height * width, 3), np.float32)
     depth = np.full(height * width, np.inf, np.float32)
-    z = verts_cam[:, 2].astype(np.float64)
-    xy = verts_cam[:, :2] / np.maximum(z, near)[:, None] * (K[0, 0], K[1, 1]) + (K[0, 2], K[1, 2])
-    tri = xy[faces]
-    first = np.ceil(tri.min(1) - 0.5).clip(0).astype(np.int64)
-    last = np.floor(tri.max(1) - 0.5).clip(-1, (width - 1, height - 1)).astype(np.int64)
-    span = (last - first + 1).clip(0)
+    face_ids[at], bary[at], depth[at] = face[wins], w[wins] / inverse_z[:, None], 1 / inverse_z
+    return Hits(face_ids.reshape(size), bary.reshape(height, width, 3), depth.reshape(size))
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Runs of pixels: where each triangle crosses each line of the picture."""
+
+    face: np.ndarray
+    y: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+    at_first: np.ndarray
+    """Screen-space barycentrics at the run's first pixel, [r 3]."""
+    per_px: np.ndarray
+    """Their change per pixel to the right, [r 3]."""
+
+
+def _scan(tri: np.ndarray, drawn: np.ndarray, size: tuple[int, int]) -> _Rows:
+    """Runs of pixels whose centres lie in the triangles ``tri`` [f 3 2], px, of those that are ``drawn`` [f]."""
+    height, width = size
     area = _cross(tri[:, 1] - tri[:, 0], tri[:, 2] - tri[:, 0])
-    drawn = np.flatnonzero((span.prod(1) > 0) & (np.abs(area) > 1e-9) & (z[faces].min(1) > near))
-    count = span[drawn].prod(1)
-    # one row per triangle and pixel of its box
-    rows = np.repeat(np.arange(len(drawn)), count)
-    nth = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-    wide = span[drawn, 0][rows]
-    px, py = first[drawn, 0][rows] + nth % wide, first[drawn, 1][rows] + nth // wide
-    a, b, c = (tri[drawn, k] for k in range(3))
-    # barycentrics are affine in the pixel: coefficients per triangle, evaluated per row
-    scale = 1.0 / area[drawn]
-    gx = np.stack((-(c - b)[:, 1] * scale, -(a - c)[:, 1] * scale), 1)
-    gy = np.stack(((c - b)[:, 0] * scale, (a - c)[:, 0] * scale), 1)
-    g0 = np.stack((-(gx[:, 0] * b[:, 0] + gy[:, 0] * b[:, 1]), -(gx[:, 1] * c[:, 0] + gy[:, 1] * c[:, 1])), 1)
-    w0 = gx[rows, 0] * (px + 0.5) + gy[rows, 0] * (py + 0.5) + g0[rows, 0]
-    w1 = gx[rows, 1] * (px + 0.5) + gy[rows, 1] * (py + 0.5) + g0[rows, 1]
-    w2 = 1.0 - w0 - w1
-    inside = np.flatnonzero((w0 >= -1e-9) & (w1 >= -1e-9) & (w2 >= -1e-9))
-    face = drawn[rows[inside]]
-    w = np.stack((w0[inside], w1[inside], w2[inside]), 1) / z[faces[face]]
-    inverse_z = w.sum(1)
-    # nearest last, and the last assignment to a pixel wins
-    order = np.argsort(inverse_z, kind="stable")
-    at = (py[inside] * width + px[inside])[order]
-    face_ids[at] = face[order]
-    bary[at] = (w / inverse_z[:, None])[order]
-    depth[at] = (1.0 / inverse_z)[order]
-    return Hits(
-        face_ids.reshape(height, width), bary.reshape(height, width, 3), depth.reshape(height, width)
-    )
+    top = np.ceil(tri[..., 1].min(1) - 0.5).clip(0, height).astype(np.int64)
+    lines = np.floor(tri[..., 1].max(1) - 0.5).clip(-1, height - 1).astype(np.int64) - top + 1
+    beside = (tri[..., 0].max(1) < 0) | (tri[..., 0].min(1) > width)
+    used = np.flatnonzero(drawn & (lines > 0) & (np.abs(area) > 1e-9) & ~beside)
+    lines = lines[used]
+    row = np.repeat(np.arange(len(used)), lines)
+    y = top[used][row] + np.arange(len(row)) - np.repeat(np.cumsum(lines) - lines, lines)
+    # barycentrics are affine in the pixel: value at x = 0 on this line, and slope
+    start, end = np.roll(tri[used], -1, axis=1), np.roll(tri[used], -2, axis=1)
+    edge = (end - start) / area[used, None, None]
+    slope = -edge[row, :, 1]
+    value = edge[row, :, 0] * (y + 0.5)[:, None] - _cross(edge, start)[row]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        zero = -value / slope
+    flat = np.abs(slope) < 1e-12
+    left = np.where(slope > 0, zero, -np.inf)
+    right = np.where(slope < 0, zero, np.inf)
+    left, right = np.where(flat, -np.inf, left).max(1), np.where(flat, np.inf, right).min(1)
+    first = np.ceil(left - 0.5 - 1e-7).clip(0, width)
+    last = np.floor(right - 0.5 + 1e-7).clip(-1, width - 1)
+    kept = np.flatnonzero((last >= first) & ~(flat & (value < 0)).any(1))
+    first, count = first[kept], (last - first)[kept].astype(np.int64) + 1
+    slope, value = slope[kept], value[kept]
+    return _Rows(used[row[kept]], y[kept], first, count, value + slope * (first + 0.5)[:, None], slope)
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -122,7 +122,8 @@ def _check(splats: Splats, cameras: Cameras, background: Tensor) -> None:
     if splats.sh.shape[1] not in (1, 4, 9, 16):
         raise InputError(f"sh: want 1, 4, 9 or 16 bases (degree 0 to 3), got {splats.sh.shape[1]}")
     if cameras.width < 1 or cameras.height < 1 or len(cameras.Ks) < 1:
-        raise InputError(f"cameras: want at least 1 and 1 x 1 px, got {len(cameras.Ks)}, {cameras.width} x {cameras.height}")
+        found = f"{len(cameras.Ks)} of {cameras.width} x {cameras.height} px"
+        raise InputError(f"cameras: want at least 1 of 1 x 1 px, got {found}")
     if tuple(background.shape) not in ((3,), (cameras.height, cameras.width, 3)):
         raise InputError(
             f"background: want [3] or [{cameras.height}, {cameras.width}, 3], got {list(background.shape)}"

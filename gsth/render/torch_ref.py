@@ -84,7 +84,14 @@ def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
 
     Returns:
         Images of every camera; ``grad_px`` is filled when the loss is propagated back.
+
+    Raises:
+        InputError: A tensor holds values that are not finite; it is named.
     """
+    named = {name: getattr(splats, name) for name in ("means", "quats", "scales", "opacities", "sh")}
+    for name, tensor in (named | {"viewmats": cameras.viewmats, "Ks": cameras.Ks, "background": background}).items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{name}: holds values that are not finite")
     count, device = splats.means.shape[0], splats.means.device
     grad_px = torch.zeros(len(cameras.Ks), count, dtype=splats.means.dtype, device=device)
     views = []
@@ -208,8 +215,9 @@ def _blend_tile(pixels: Tensor, splats: Tensor) -> Tensor:
     state = pixels.new_zeros(len(pixels), 5)
     state[:, 4] = 1
     reached = torch.ones_like(pixels[:, 0])
-    # An empty tensor splits into one empty chunk, which has no last splat.
-    for chunk in splats.split(_CHUNK) if len(splats) else ():
+    if len(splats) == 0:
+        return state + splats.sum()  # adds 0, and keeps the graph whole
+    for chunk in splats.split(_CHUNK):
         if torch.is_grad_enabled() and splats.requires_grad:
             state, reached = checkpoint(_blend_chunk, pixels, chunk, state, reached, use_reentrant=False)
         else:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsth.errors import GsthError
-from gsth.serve.session import COLOURS, FROM_VIDEO, Session
+from gsth.serve.session import COLOURS, FROM_VIDEO, Session, Style
 from gsth.types import Motion
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Panel:
             self.frame = gui.add_slider("frame", 0, max(session.frames - 1, 1), 1, 0)
             self.loop = gui.add_checkbox("loop", True)
             self.upload = gui.add_upload_button("Speak a sound file", mime_type="audio/*")
-            self._sound = gui.add_html("", visible=False)
+            self._sound = gui.add_html("")
         _by_visitor(self.motion, lambda _: self._put_on(self.motion.value))
         self.play.on_click(lambda event: self._play() if event.target.value == "Play" else self._pause())
         _by_visitor(self.frame, lambda _: session.seek(int(self.frame.value)))
@@ -130,8 +130,6 @@ class Panel:
             self.home = gui.add_button("Training view")
 
         def restyle(_: Any) -> None:
-            from gsth.serve.session import Style
-
             session.style = Style(background=self.background.value, max_height=int(self.height.value))
 
         _by_visitor(self.height, restyle)
@@ -190,7 +188,9 @@ class Panel:
             # The page cannot be told to wind a sound to a place, so speech starts from the beginning, with its sound.
             self._session.seek(0)
             self._take += 1
-            self._sound.content = f'<audio autoplay src="{sound}" data-take="{self._take}"></audio>'
+            self._sound.content = (
+                f'<audio autoplay controls style="width: 100%" src="{sound}" data-take="{self._take}"></audio>'
+            )
         self._session.play()
 
     def _pause(self) -> None:

@@ -77,10 +77,10 @@ class Stage:
 RIGID = ("root", "place", "gaze", "expr")
 WHOLE = (*RIGID, "neck", "head")
 STAGES = (
-    Stage("who", "key", (*RIGID, "shape", "log_focal"), 250, Weights(shape=0.004, expr_steps=0, shake=0)),
-    Stage("where", "key", (*RIGID, "shape", "log_focal", "offsets"), 250, Weights(expr_steps=0, shake=0)),
-    Stage("how", "all", RIGID, 200),
-    Stage("torso", "all", WHOLE, 200, Weights(still=0.02)),
+    Stage("who", "key", (*RIGID, "shape", "log_focal"), 120, Weights(shape=0.004, expr_steps=0, shake=0)),
+    Stage("where", "key", (*RIGID, "shape", "log_focal", "offsets"), 180, Weights(expr_steps=0, shake=0)),
+    Stage("how", "all", RIGID, 120),
+    Stage("torso", "all", WHOLE, 140, Weights(still=0.02)),
 )
 """Identity moves on keyframes of the training part only; "torso" starts by taking the torso out of the head's pose."""
 OFFSET_SD = 0.003
@@ -136,11 +136,10 @@ class Fit:
         self.shape = torch.zeros(head.shape_basis.shape[0])
         self.offsets = torch.zeros(_points.COUNT, 3)
         self.log_focal = torch.tensor(observed.focal).log()
-        neutral = self.rig.points(
-            Pose.at(math3d.quat_identity(1), torch.zeros(1, 3), len(head.expression_names)), self.shape, self.offsets
-        )[0]
-        rotation, place = _start.rigid_poses(neutral[: _points.COUNT], observed.points, observed.focal, observed.principal)
-        self.pose = Pose.at(rotation, place, len(head.expression_names))
+        resting = Pose.at(math3d.quat_identity(1), torch.zeros(1, 3), len(head.expression_names))
+        neutral = self.rig.points(resting, self.shape, self.offsets)[0, : _points.COUNT]
+        start = _start.rigid_poses(neutral, observed.points, observed.focal, observed.principal)
+        self.pose = Pose.at(*start, len(head.expression_names))
         self._landmark_weights = landmark_weights()
         self._sparse = torch.tensor([_sparsity(n) for n in head.expression_names])
 

@@ -21,8 +21,10 @@ PLATE_FRAMES = 96
 """Frames, spread over the training part, whose median is the plate."""
 MIN_SEEN = 3
 """A plate pixel needs to be open in this many of them; the others are filled from around."""
-STILL = 6.0
-"""Median difference of open pixels from the plate, grey levels, above which the background is not still."""
+STILL_PX = 1.0
+"""Apparent shift of the background, px at 512, above which it is not still."""
+TEXTURE = 6.0
+"""Mean slope, grey levels per px, from which on a pixel tells of a shift; noise is well below."""
 
 
 class Matter:
@@ -107,26 +109,37 @@ def plate(images: np.ndarray, mattes: np.ndarray, train_frames: int) -> tuple[np
         train_frames: How many frames, from the start, may be looked at.
 
     Returns:
-        The plate [h w 3], float32, 0 to 1, holes filled from around; and how far open pixels typically are from it,
-        in grey levels (above ``STILL``: the background moves).
+        The plate [h w 3], float32, 0 to 1, holes filled from around; and how far the background typically lies from it
+        at edges, px at 512 (above ``STILL_PX``: it moves). A plain background tells nothing and needs nothing: 0.
     """
     ids = np.unique(np.linspace(0, train_frames - 1, PLATE_FRAMES).astype(int))
     h, w = images.shape[1:3]
     reach = 2 * max(1, round(MARGIN * w)) + 1
     closed = np.stack([cv2.dilate(mattes[i], np.ones((reach, reach), np.uint8)) >= OPEN * 255 for i in ids])
-    result, seen = np.zeros((h, w, 3), np.float32), (~closed).sum(0)
-    errors = []
+    known = (~closed).sum(0) >= MIN_SEEN
+    result, away = np.zeros((h, w, 3), np.float32), np.zeros((h, w), np.float32)
     for rows in _blocks(h):
         shown = np.where(closed[:, rows, :, None], np.nan, images[ids, rows].astype(np.float32))
-        with np.errstate(all="ignore"):
-            middle = _nanmedian(shown)
-        result[rows] = middle
-        errors.append(np.abs(shown - middle).mean(-1)[:, seen[rows] >= MIN_SEEN].ravel())
-    differences = np.concatenate(errors)
-    differences = differences[np.isfinite(differences)]
-    known = seen >= MIN_SEEN
-    moving = float(np.median(differences)) if differences.size else 0.0
-    return np.clip(filled(np.nan_to_num(result), known) / 255, 0, 1), moving
+        result[rows] = _nanmedian(shown)
+        away[rows] = _nanmedian(np.abs(shown - result[rows]).mean(-1))
+    slope = _slope(images, closed, ids)
+    telling = known & (slope > TEXTURE)
+    shift = float(np.median(away[telling] / slope[telling])) * 512 / w if telling.sum() >= w else 0.0
+    return np.clip(filled(np.nan_to_num(result), known) / 255, 0, 1), shift
+
+
+def _slope(images: np.ndarray, closed: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Mean steepness of the open pixels over some frames, grey levels per px [h w].
+
+    Of the frames, not of the plate: a median over a moving background is smooth and would hide that it moves.
+    """
+    total, count = np.zeros(closed.shape[1:], np.float32), np.zeros(closed.shape[1:], np.float32)
+    for k in range(0, len(ids), max(1, len(ids) // 12)):
+        grey = cv2.cvtColor(images[ids[k]], cv2.COLOR_RGB2GRAY)
+        steep = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)) / 8
+        total += steep * ~closed[k]
+        count += ~closed[k]
+    return total / np.maximum(count, 1)
 
 
 def _nanmedian(values: np.ndarray) -> np.ndarray:

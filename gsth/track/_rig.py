@@ -154,7 +154,8 @@ def _expression_links(names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         where.get(n.replace("Left", "Right") if "Left" in n else n.replace("Right", "Left"), i)
         for i, n in enumerate(names)
     ]
-    looks = [[where.get(f"eyeLook{way}{side}", -1) for way in ("Up", "Down", "In", "Out")] for side in ("Left", "Right")]
+    ways = ("Up", "Down", "In", "Out")
+    looks = [[where.get(f"eyeLook{way}{side}", -1) for way in ways] for side in ("Left", "Right")]
     return torch.tensor(twins, dtype=torch.int64), torch.tensor(looks, dtype=torch.int64)
 
 

@@ -42,12 +42,12 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
         train_frames = config.train_frames(clip.frames)
         plate = None
         if config.matte:
-            plate, moving = _mattes.plate(images, mattes, train_frames)
-            if moving > _mattes.STILL:
+            plate, shift = _mattes.plate(images, mattes, train_frames)
+            if shift > _mattes.STILL_PX:
                 plate = None
                 yield Notice(
-                    f"{clip.path}: the background is not still (it differs by {moving:.0f} of 255 grey levels): the "
-                    f"camera or something behind the person moves; there will be no background plate"
+                    f"{clip.path}: the background is not still (its edges wander by {shift:.1f} px): the camera or "
+                    f"something behind the person moves; there will be no background plate; film from a tripod"
                 )
         fit = Fit(head.load(config.head), _observed(clip, crop, seen), train_frames)
         yield from fit.run()

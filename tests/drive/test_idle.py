@@ -11,7 +11,6 @@ from gsth.drive._idle import Idle, mean_rotation
 from gsth.errors import InputError
 
 
-
 @pytest.fixture(scope="module")
 def made(person):
     return person(torch.zeros(200, 52), 200)

@@ -14,7 +14,6 @@ from gsth.errors import InputError
 from gsth.types import HeadId
 
 
-
 @pytest.fixture(scope="module")
 def made(person):
     return person(torch.rand(70, 52, generator=torch.Generator().manual_seed(0)), 70)

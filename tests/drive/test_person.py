@@ -14,7 +14,6 @@ from gsth.drive._person import general_voice, opening_weights, voice_of
 from gsth.drive._speech_net import at_pictures, hidden_states
 from gsth.errors import ArtifactError
 
-
 FPS = 25.0
 
 
@@ -80,8 +79,11 @@ def test_only_the_training_part_counts(clip, learned) -> None:
 
 def test_anothers_sound_is_noticed(clip, spoken) -> None:
     made = copy.copy(clip[0])
-    other, _ = spoken("Completely different words were spoken by somebody else in another place and time, long ago. "
-                      "They do not fit the picture, whatever one tries, and nobody should learn anything.", "de+m3")
+    other, _ = spoken(
+        "Completely different words were spoken by somebody else in another place and time, long ago. "
+        "They do not fit the picture, whatever one tries, and nobody should learn anything.",
+        "de+m3",
+    )
     made.speech = fit_speech(made, np.resize(other, len(clip[1])))
     assert "general voice model" in describe(made.speech)
     general, kept = general_voice(made), voice_of(made)

@@ -26,8 +26,8 @@ def made_up_head(shapes: int = 6) -> HeadModel:
     pitch = (torch.rand(_points.COUNT, generator=g) - 0.5) * 2.0
     face = torch.stack((0.075 * yaw.sin() * pitch.cos(), 0.1 * pitch.sin(), -0.095 * yaw.cos() * pitch.cos()), -1)
     face = face + torch.tensor((0.0, -0.12, -0.03))
-    for index, place in {33: (-0.045, -0.14, -0.11), 263: (0.045, -0.14, -0.11), 10: (0, -0.21, -0.09), 152: (0, -0.03, -0.1)}.items():
-        face[index] = torch.tensor(place)
+    for side, index in ((-1, _points.RIGHT_OUTER), (1, _points.LEFT_OUTER)):
+        face[index] = torch.tensor((0.045 * side, -0.14, -0.11))
     irises = torch.tensor((*_points.IRIS_RIGHT, *_points.IRIS_LEFT))
     side = torch.tensor([-1.0] * 5 + [1.0] * 5)
     face[irises] = torch.stack((0.03 * side, torch.full((10,), -0.14), torch.full((10,), -0.122)), -1)
@@ -42,7 +42,8 @@ def made_up_head(shapes: int = 6) -> HeadModel:
     torso[:40] += torch.tensor((0.15, 0.05, 0.0))
     torso[40:] += torch.tensor((-0.18, 0.05, 0.0))
     template = torch.cat((face, torso))
-    names = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "browInnerUp", "tongueOut")
+    names = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "browInnerUp")
+    names = (*names, "tongueOut")
     expr = torch.zeros(len(names), len(template), 3)
     below = (face[:, 1] > -0.07).float()
     expr[0, : len(face), 1] = 0.03 * below
@@ -65,6 +66,7 @@ def made_up_head(shapes: int = 6) -> HeadModel:
     faces = torch.stack((torch.arange(count), (torch.arange(count) + 1) % count, (torch.arange(count) + 2) % count), -1)
     bary = torch.zeros(count, 3)
     bary[:, 0] = 1
+    above = torch.tensor(((0, -0.09, -0.03), (0.03, -0.14, -0.11), (-0.03, -0.14, -0.11)))
     return HeadModel(
         id=HeadId("made-up", "1", "0" * 16),
         template=template,
@@ -73,13 +75,19 @@ def made_up_head(shapes: int = 6) -> HeadModel:
         shape_basis=basis,
         expr_basis=expr,
         weights=weights,
-        pivots=torch.tensor(((0, 0, 0), (0, 0, 0), (0, -0.09, -0.03), (0.03, -0.14, -0.11), (-0.03, -0.14, -0.11))).float(),
+        pivots=torch.cat((torch.zeros(2, 3), above)),
         pivot_basis=torch.zeros(shapes, 5, 3),
         expression_names=names,
         parts={},
         landmark_faces=torch.arange(count),
         landmark_bary=bary,
     )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> None:
+    """Tensors this small are slower on two threads."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

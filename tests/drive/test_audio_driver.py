@@ -16,7 +16,6 @@ from gsth.drive._person import opening_weights
 from gsth.errors import InputError
 
 
-
 @pytest.fixture(scope="module")
 def made(person):
     """Someone whose face never moved: rest is neutral, so the openings below are the prior's."""

@@ -1,0 +1,34 @@
+"""Scenes for the renderer's tests."""
+
+from __future__ import annotations
+
+import torch
+
+from gsth.math3d import quat_to_mat
+from gsth.types import Cameras, Splats
+
+FIELDS = ("means", "quats", "scales", "opacities", "sh")
+
+
+def make_splats(n: int, bases: int = 1, dtype: torch.dtype = torch.float32, size_m: float = 0.06) -> Splats:
+    """A cloud two metres ahead, all sizes and opacities mixed."""
+    g = torch.Generator().manual_seed(n)
+    spread, ahead = torch.tensor((0.45, 0.45, 0.3)), torch.tensor((0.0, 0.0, 2.0))
+    return Splats(
+        means=(torch.randn(n, 3, generator=g) * spread + ahead).to(dtype),
+        quats=torch.randn(n, 4, generator=g).to(dtype),
+        scales=(torch.rand(n, 3, generator=g) * size_m + 0.003).to(dtype),
+        opacities=torch.sigmoid(2 * torch.randn(n, generator=g) + 0.5).to(dtype),
+        sh=(0.3 * torch.randn(n, bases, 3, generator=g)).to(dtype),
+    )
+
+
+def make_cameras(width: int, height: int, count: int = 1, dtype: torch.dtype = torch.float32) -> Cameras:
+    """Cameras that are turned and shifted, with the principal point off centre."""
+    viewmats = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)
+    for i in range(count):
+        viewmats[i, :3, :3] = quat_to_mat(torch.tensor((1.0, 0.05 + 0.1 * i, -0.04, 0.1), dtype=torch.float64))
+        viewmats[i, :3, 3] = torch.tensor((0.02, -0.03, 0.1))
+    f = 1.1 * max(width, height)
+    K = torch.tensor(((f, 0, width / 2 + 1), (0, f, height / 2 - 2), (0, 0, 1)))
+    return Cameras(viewmats.to(dtype), K.to(dtype).repeat(count, 1, 1), width, height)

@@ -1,0 +1,99 @@
+"""Mattes and the background plate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gsth.track import _mattes
+
+
+def walking_disc(size: int = 64, frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A bright disc that moves from left to right before a known background: pictures, mattes, background."""
+    rng = np.random.default_rng(0)
+    background = cv2.GaussianBlur(rng.integers(0, 255, (size, size, 3), dtype=np.uint8), (0, 0), 3)
+    images, mattes = [], []
+    for i in range(frames):
+        matte = np.zeros((size, size), np.uint8)
+        cv2.circle(matte, (8 + i * (size - 16) // frames, size // 2), 8, 255, -1)
+        image = np.where(matte[..., None] > 0, 255, background)
+        images.append(np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8))
+        mattes.append(matte)
+    return np.stack(images), np.stack(mattes), background
+
+
+def test_plate_recovers_what_the_person_hid_for_a_while() -> None:
+    images, mattes, background = walking_disc()
+    plate, shift = _mattes.plate(images, mattes, len(images))
+    assert plate.shape == background.shape and plate.dtype == np.float32
+    assert np.abs(plate * 255 - background).mean() < 1.5
+    assert np.abs(plate * 255 - background).max() < 8
+    assert shift < 0.5 * _mattes.STILL_PX
+
+
+def test_plate_learns_nothing_from_held_out_frames() -> None:
+    images, mattes, _ = walking_disc()
+    before, _ = _mattes.plate(images, mattes, 30)
+    images[30:], mattes[30:] = 0, 0
+    after, _ = _mattes.plate(images, mattes, 30)
+    assert (before == after).all()
+
+
+def test_a_moving_camera_shows() -> None:
+    images, mattes, _ = walking_disc()
+    for i in range(len(images)):
+        images[i] = np.roll(images[i], i // 2, axis=0)
+    assert _mattes.plate(images, mattes, len(images))[1] > 2 * _mattes.STILL_PX
+
+
+def test_hole_is_filled_smoothly_from_around() -> None:
+    ramp = np.repeat(np.linspace(50, 200, 64, dtype=np.float32)[None, :, None], 64, 0).repeat(3, 2)
+    known = np.ones((64, 64), bool)
+    known[20:44, 20:44] = False
+    filled = _mattes.filled(np.where(known[..., None], ramp, 0), known)
+    assert (filled[known] == ramp[known]).all()
+    assert np.abs(filled - ramp).max() < 30
+    assert filled[20:44, 20:44].min() >= 50
+
+
+def test_guided_filter_pulls_a_blurred_matte_to_the_edge() -> None:
+    guide = np.zeros((64, 64, 3), np.float32)
+    guide[:, 32:] = (0.8, 0.5, 0.2)
+    sharp = (guide[..., 0] > 0).astype(np.float32)
+    blurred = cv2.GaussianBlur(sharp, (0, 0), 3)
+    refined = _mattes.guided_filter(guide, blurred, 8, 1e-4)
+    assert (refined[:, 32] - refined[:, 31]).min() > 4 * (blurred[:, 32] - blurred[:, 31]).max()
+    assert np.abs(refined[:, 30] - sharp[:, 30]).max() < 0.6 * np.abs(blurred[:, 30] - sharp[:, 30]).max()
+
+
+def test_every_frame_gets_one_matte_in_order() -> None:
+    pytest.importorskip("mediapipe")
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5):
+        ready = []
+        with _mattes.Matter(64) as matter:
+            for _ in range(count):
+                ready += matter.push(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+            ready += matter.flush()
+        assert len(ready) == count
+        assert all(m.shape == (64, 64) and m.dtype == np.uint8 for m in ready)
+
+
+@pytest.mark.real
+def test_matte_of_a_real_person(clips: Path) -> None:
+    pytest.importorskip("mediapipe")
+    from gsth import media
+
+    clip = media.probe(clips / "hill.mp4")
+    ready: list[np.ndarray] = []
+    with _mattes.Matter(512) as matter:
+        for frame in media.frames(clip, 0, 4):
+            ready += matter.push(frame)
+        ready += matter.flush()
+    for matte in ready:
+        assert matte[260, 256] == 255, "the nose is person"
+        assert matte[:60, :20].max() < 30 and matte[:60, -20:].max() < 30, "the upper corners are wall"
+        assert 0.35 < (matte > 127).mean() < 0.75

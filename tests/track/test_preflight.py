@@ -1,0 +1,90 @@
+"""What makes a clip useless is refused with a reason, what makes it worse is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gsth.errors import InputError
+from gsth.track import _preflight
+from gsth.track._landmarks import Detections, interpolated
+from gsth.types import Clip
+
+
+def said(clip: Clip, seen: Detections) -> str:
+    """All notices."""
+    return "\n".join(n.text for n in _preflight.judge(clip, seen))
+
+
+def test_a_good_clip_passes_in_silence(clip: Clip, seen: Detections) -> None:
+    assert said(clip, seen) == ""
+
+
+def test_no_face(clip: Clip, seen: Detections) -> None:
+    seen.found[:] = False
+    with pytest.raises(InputError, match=r"me\.mp4: no face was found in any of its 60 frames; wanted one person"):
+        said(clip, seen)
+
+
+def test_too_short(clip: Clip, seen: Detections) -> None:
+    seen.found[3:] = False
+    with pytest.raises(InputError, match="too short: 3 usable frames .3 in all., wanted at least 25"):
+        said(replace(clip, frames=3), seen)
+
+
+def test_face_in_fewer_than_half(clip: Clip, seen: Detections) -> None:
+    seen.found[20:55] = False
+    with pytest.raises(InputError, match=r"25 of 60 frames only.*gap is 0\.80 s to 2\.20 s"):
+        said(clip, seen)
+
+
+def test_two_people_are_named_with_places(clip: Clip, seen: Detections) -> None:
+    seen.others[10:40] = (500, 210, 85)
+    with pytest.raises(InputError, match=r"two faces in 50% .*\(3\d\d, 2\d\d\) and \(500, 210\) px, first at 0\.4"):
+        said(clip, seen)
+
+
+def test_a_face_in_the_far_background_is_fine(clip: Clip, seen: Detections) -> None:
+    seen.others[:] = (500, 210, 20)
+    assert said(clip, seen) == ""
+
+
+def test_a_cut_to_another_scene_is_named_with_its_time(clip: Clip, seen: Detections) -> None:
+    seen.thumbs[30:] = np.clip(255 - seen.thumbs[30:] // 3, 0, 255)
+    with pytest.raises(InputError, match=r"the scene changes at 1\.20 s \(frame 30\)"):
+        said(clip, seen)
+
+
+def test_a_jump_cut_is_named_with_its_time(clip: Clip, seen: Detections) -> None:
+    seen.points[45:] += 100
+    with pytest.raises(InputError, match=r"the face jumps at 1\.80 s \(frame 45\)"):
+        said(clip, seen)
+
+
+def test_a_flash_is_no_cut(clip: Clip, seen: Detections) -> None:
+    seen.thumbs[30] = np.clip(seen.thumbs[30].astype(int) + 10, 0, 255)
+    assert said(clip, seen) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda c, s: (replace(c, fps=12.0), s), "frames/s is low"),
+        (lambda c, s: (replace(c, wav=None), s), "no sound"),
+        (lambda c, s: (c, replace(s, sharpness=s.sharpness * 0.05)), "blurred"),
+        (lambda c, s: (c, replace(s, light=s.light * 0.2)), "dark"),
+        (lambda c, s: (c, replace(s, points=s.points * 0.5)), "face is small"),
+        (lambda c, s: (c, replace(s, found=np.arange(60) % 10 > 0)), "no face in 6 of 60 frames"),
+    ],
+)
+def test_notices(clip: Clip, seen: Detections, change: object, word: str) -> None:
+    notices = said(*change(clip, seen))  # type: ignore[operator]
+    assert word in notices and notices.count("\n") == 0
+
+
+def test_interpolation_is_linear_and_keeps_the_ends() -> None:
+    values = np.array([[9.0], [1], [9], [9], [4], [9]])
+    known = np.array([False, True, False, False, True, False])
+    assert interpolated(values, known)[:, 0].tolist() == [1, 1, 2, 3, 4, 4]
