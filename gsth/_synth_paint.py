@@ -258,12 +258,13 @@ def _painted(head: HeadModel, rest: Tensor, weld: Tensor, marks: Tensor, look: L
     gloss = 0.55 + 0.5 * _blob(rest, marks[4], 0.012) + 0.35 * _blob(rest, marks[151], 0.03) + 0.6 * lips - 0.5 * scalp
     gloss = gloss - 0.25 * look.stubble * jaw
     # Inside the mouth less light arrives the deeper it lies; the resting head, with its mouth shut, cannot tell.
-    depth = (rest[:, 2:] - marks[13, 2]).clamp_min(0)
+    ahead = (rest[:, 2:] - marks[13, 2]).clamp_min(0)
+    depth = (ahead**2 + (0.7 * rest[:, :1]) ** 2).sqrt()
     for part, colour, reach, shine in (
-        ("mouth_inner", (0.30, 0.075, 0.065), 0.012, 0.5),
-        ("tongue", (0.44, 0.150, 0.140), 0.020, 0.9),
-        ("teeth_upper", (0.66, 0.60, 0.50), 0.022, 1.0),
-        ("teeth_lower", (0.58, 0.52, 0.43), 0.022, 1.0),
+        ("mouth_inner", (0.30, 0.075, 0.065), 0.011, 0.5),
+        ("tongue", (0.46, 0.150, 0.140), 0.013, 0.9),
+        ("teeth_upper", (0.74, 0.67, 0.56), 0.017, 1.0),
+        ("teeth_lower", (0.66, 0.59, 0.48), 0.015, 1.0),
     ):
         inside = _mask(head, part) * (1 - lips).round()
         rgb = mix(rgb, torch.tensor(colour) * torch.exp(-depth / reach), inside)

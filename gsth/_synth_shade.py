@@ -116,6 +116,12 @@ def _eye_albedo(s: Surface, at: Tensor) -> Tensor:
     return mix(sclera, rgb, cornea)
 
 
+def _between_teeth(at: Tensor) -> Tensor:
+    """Dark lines where one tooth ends and the next begins, at rest coordinates [p 3]; [p 1]."""
+    around = torch.atan2(at[:, :1], -0.075 - at[:, 2:])
+    return 1 - 0.45 * torch.exp(-((torch.sin(around * 20) / 0.30) ** 2))
+
+
 def _cloth(s: Surface, at: Tensor) -> tuple[Tensor, Tensor]:
     """Colour [p 3] of the bust at rest coordinates [p 3], and 1 on cloth, 0 on skin [p 1]."""
     below = neckline(at)[:, None]
@@ -236,6 +242,8 @@ def _material(s: Surface, at: _Points, albedo: Tensor, gloss: Tensor, bloom: Ten
     cloth = torch.zeros_like(gloss).index_copy(0, on_bust, share)
     albedo = albedo.index_copy(0, on_eye, _eye_albedo(s, at.rest[on_eye]))
     gloss = gloss.index_copy(0, on_eye, torch.full((len(on_eye), 1), 0.3))
+    on_teeth = torch.nonzero(kind == TEETH)[:, 0]
+    albedo = albedo.index_copy(0, on_teeth, albedo[on_teeth] * _between_teeth(at.rest[on_teeth]))
     return albedo, gloss, cloth
 
 

@@ -125,7 +125,7 @@ def general_voice(avatar: Avatar) -> Voice:
     weight, bias, closed = (torch.zeros(len(moved), *shape) for shape in ((net.size.width,), (), ()))
     weight[rows], bias[rows], closed[rows] = net.head.weight, net.head.bias, _closure_curves()
     evidence = dict.fromkeys(_EVIDENCE, 0.0) | {"span": 1.0}
-    return Voice(net, weight, bias, _rest(expr, opened, names), moved, closed, evidence)
+    return _resting(Voice(net, weight, bias, _rest(expr, opened, names), moved, closed, evidence))
 
 
 def _rest(expr: Tensor, opened: Tensor, names: list[str]) -> Tensor:
@@ -281,7 +281,7 @@ def _learned(voice: Voice, lesson: _Lesson) -> Voice:
     loss = (_said(fitted, lesson.hidden) @ lesson.gap)[lesson.use].std().clamp_min(1e-9)
     gain = float((seen.std() / loss).clamp(1.0, 1.6))
     evidence = {**voice.evidence, "learned": 1.0, "span": span}
-    return replace(fitted, weight=fitted.weight * gain, bias=fitted.bias * gain, evidence=evidence)
+    return _resting(replace(fitted, weight=fitted.weight * gain, evidence=evidence))
 
 
 def _error(said: Tensor, wanted: Tensor, gap: Tensor) -> float:
@@ -303,6 +303,11 @@ def _posterior(mean: Voice, lesson: _Lesson, rows: Tensor, penalty: float) -> Vo
     gram = x.T @ x + penalty * len(rows) * torch.eye(x.shape[1], dtype=x.dtype)
     fitted = (start + torch.linalg.solve(gram, x.T @ left).T).float()
     return replace(mean, weight=fitted[:, :-1].contiguous(), bias=fitted[:, -1].contiguous())
+
+
+def _resting(voice: Voice) -> Voice:
+    """The voice with its bias set so that silence gives exactly the rest pose."""
+    return replace(voice, bias=-(_silence(voice.net) @ voice.weight.T)[0])
 
 
 def _silence(net: SpeechNet) -> Tensor:

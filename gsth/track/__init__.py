@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gsth.errors import MissingExtraError
 from gsth.track._config import TrackConfig
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ __all__ = ["TrackConfig", "run", "track"]
 def __getattr__(name: str) -> Any:
     # TrackConfig must stay importable without torch: the command line shows it in its help.
     if name in ("run", "track"):
-        from gsth.track import _track
-
+        try:
+            from gsth.track import _track
+        except ModuleNotFoundError as error:
+            if error.name != "cv2":  # comes with mediapipe
+                raise
+            raise MissingExtraError("mediapipe", "track", "tracking a face") from error
         return getattr(_track, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

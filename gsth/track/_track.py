@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +62,8 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
 
 def _pictures(
     clip: Clip, crop: _crop.Crop, config: TrackConfig, folder: Path
-) -> Iterator[Event]:  # returns (images, mattes)
-    """Write every frame's crop and matte to memory-mapped files: the memory stays small for any length."""
+) -> Generator[Event, None, tuple[np.ndarray, np.ndarray]]:
+    """Write every frame's crop and matte to memory-mapped files (returned): memory stays small for any length."""
     shape = (clip.frames, config.size, config.size)
     images = np.lib.format.open_memmap(folder / artifacts.SERIES["images"], "w+", np.uint8, (*shape, 3))
     mattes = np.lib.format.open_memmap(folder / artifacts.SERIES["mattes"], "w+", np.uint8, shape)
@@ -121,9 +121,7 @@ def _assembled(
     )
 
 
-def _values(
-    fitted: Fitted, crop: _crop.Crop, seen: _landmarks.Detections, train_frames: int
-) -> dict[str, float]:
+def _values(fitted: Fitted, crop: _crop.Crop, seen: _landmarks.Detections, train_frames: int) -> dict[str, float]:
     found = torch.from_numpy(seen.found)
     values = {
         "error_pct": float(fitted.error_pct[found].median()),

@@ -25,7 +25,7 @@ CHROMIUM_FLAGS = (
 ).split()
 
 
-def _until(holds: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def _until(holds: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = holds()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -111,9 +113,16 @@ def test_train_frames_are_the_first_part() -> None:
     assert TrackConfig(holdout=0.9).train_frames(2) == 1
 
 
-def test_importing_the_config_does_not_import_torch() -> None:
-    import subprocess
-    import sys
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter."""
+    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
 
-    code = "import sys; from gsth.track import TrackConfig; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+def test_importing_the_config_does_not_import_torch() -> None:
+    ran = python("import sys; from gsth.track import TrackConfig; sys.exit('torch' in sys.modules)")
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_without_mediapipe_the_extra_is_named() -> None:
+    ran = python("import sys; sys.modules['cv2'] = None; from gsth import track; track.run")
+    assert "MissingExtraError" in ran.stderr and "gsth[track]" in ran.stderr
