@@ -195,9 +195,7 @@ def main() -> None:
         if not args.no_reference:
             both = {f"native {best}": "native", "torch_ref": "torch_ref"}
             timings += [
-                t
-                for t in interleaved(scene, raster_works(splats, cameras, both), 2)
-                if t.what.startswith("torch_ref")
+                t for t in interleaved(scene, raster_works(splats, cameras, both), 2) if t.what.startswith("torch_ref")
             ]
         native.set_instruction_set(best)
     for size in (256, 512):

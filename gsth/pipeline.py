@@ -88,7 +88,7 @@ def _finished(trained: Path, out: Path) -> Iterator[Event]:
     """Add the person's speech network and write the artifact."""
     from gsth import media
     from gsth.avatar import Avatar
-    from gsth.drive import SpeechConfig, fit_speech
+    from gsth.drive import SpeechConfig, describe, fit_speech
 
     made = Avatar.load(trained)
     clip = media.probe(made.source.clip_path)
@@ -98,6 +98,7 @@ def _finished(trained: Path, out: Path) -> Iterator[Event]:
         yield Step("speech", 0, 1)
         weights = fit_speech(made, media.sound(clip.wav), SpeechConfig())
         made = replace(made, speech=weights)
+        yield Notice(describe(weights))
         yield Step("speech", 1, 1)
     made.save(out)
     yield Saved(out)
@@ -198,7 +199,9 @@ class _Encoder:
 _END = object()
 
 
-DEMO_SENTENCE = "Hello! I was made on a laptop, from a few seconds of video. Nobody ever filmed me saying this sentence."
+DEMO_SENTENCE = (
+    "Hello! I was made on a laptop, from a few seconds of video. Nobody ever filmed me saying this sentence."
+)
 
 
 def demo(out: Path) -> Iterator[Event]:

@@ -396,9 +396,7 @@ def _events(
     return out
 
 
-def visemes(
-    phonemes: Sequence[Phoneme], fps: float, frames: int, names: Sequence[str] = ARKIT_NAMES
-) -> Tensor:
+def visemes(phonemes: Sequence[Phoneme], fps: float, frames: int, names: Sequence[str] = ARKIT_NAMES) -> Tensor:
     """Expression curves of a mouth that says the phonemes.
 
     Frame i shows the time (i + 0.5) / fps. Every p, b and m is fully closed (jawOpen equals mouthClose and nothing

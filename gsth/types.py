@@ -93,6 +93,7 @@ class Clip:
 
     @property
     def seconds(self) -> float:
+        """How long it plays."""
         return self.frames / self.fps
 
 

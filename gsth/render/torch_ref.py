@@ -149,9 +149,7 @@ def project(splats: Splats, viewmat: Tensor, K: Tensor, width: int, height: int)
     conics = torch.stack((yy, -xy, xx), -1)[drawn] / det[drawn, None]
     directions = (means_cam @ rotation)[drawn]
     colors = (sh_colors(splats.sh[ids[drawn]], directions) + 0.5).clamp_min(0.0)
-    return Projected(
-        ids[drawn], means2d[drawn], conics, extents[drawn], means_cam[drawn, 2], opacities[drawn], colors
-    )
+    return Projected(ids[drawn], means2d[drawn], conics, extents[drawn], means_cam[drawn, 2], opacities[drawn], colors)
 
 
 def sh_colors(sh: Tensor, directions: Tensor) -> Tensor:

@@ -178,8 +178,8 @@ class Fit:
         if stage.frames == "key":
             frames = _start.keyframes(self.observed.points, self.observed.found, self.train_frames, KEYFRAMES)
         observed, pose = self.observed.take(frames), self.pose.take(frames)
-        moved = {name: getattr(pose, name, None) for name in stage.moves}
-        shared = {n: getattr(self, n) for n in stage.moves if n in ("shape", "offsets", "log_focal")}
+        shared: dict[str, Tensor] = {n: getattr(self, n) for n in stage.moves if n in ("shape", "offsets", "log_focal")}
+        moved: dict[str, Tensor] = {n: getattr(pose, n) for n in stage.moves if n not in shared}
         moved |= {n: v.clone() for n, v in shared.items()}
         groups = []
         for name, value in moved.items():

@@ -145,7 +145,7 @@ class _Faces:
         xyv = np.array([(p.x * w, p.y * h, p.visibility) for p in seen.landmark], np.float32)
         # nose, then ears 7 and 8: a head is about twice as tall as its ears are apart, more when seen from the side
         self.nose = xyv[0, :2]
-        self.reach = 2.5 * float(max(np.linalg.norm(xyv[7, :2] - xyv[8, :2]), np.ptp(xyv[:11, 1]), 16.0))
+        self.reach = 2.5 * max(float(np.linalg.norm(xyv[7, :2] - xyv[8, :2])), float(np.ptp(xyv[:11, 1])), 16.0)
         return xyv[11:13]
 
     def _closer(self, frame: np.ndarray) -> list[np.ndarray]:

