@@ -115,6 +115,7 @@ def table(rows: Mapping[str, Figures]) -> str:
     """The rows as aligned text, one line each under a line of titles; a dash where nothing could be measured."""
     names = {
         "avatar": "avatar, held-out frames",
+        "landmark_track": "same, landmark tracking only",
         "last_frame": "last training frame repeated",
         "mean_frame": "mean training frame",
         "detector": "video itself, detector noise",
@@ -246,7 +247,10 @@ class _Exam:
         self._samples = set(np.linspace(0, self._trained - 1, TRAIN_SAMPLES).round().astype(int).tolist())
         self._sum = np.zeros((avatar.cameras.height, avatar.cameras.width, 3))
         self._still: dict[str, tuple[Picture, Points]] = {}
-        self._rows = {name: _Row() for name in ("avatar", "last_frame", "mean_frame", "detector", "train")}
+        # Refined against the raw frames or by landmarks alone: both are told.
+        self._before = avatar.landmark_motion if motion is avatar.motion else None
+        names = ["avatar", "last_frame", "mean_frame", "detector", "train"]
+        self._rows = {name: _Row() for name in (*names, *(["landmark_track"] if self._before else []))}
 
     def __enter__(self) -> _Exam:
         self._detector = _Detector()
@@ -292,19 +296,22 @@ class _Exam:
         if self._out is not None:
             media.write_image(self._out / f"{int(self._avatar.source.frame_ids[t])}.png", picture)
         self._rows["avatar"].compare(picture, self._detector(picture), reference, truth)
+        if self._before is not None:
+            by_landmarks = self._render(t, self._before)
+            self._rows["landmark_track"].compare(by_landmarks, self._detector(by_landmarks), reference, truth)
         for name, (still, landmarks) in self._still.items():
             self._rows[name].compare(still, landmarks, reference, truth)
         moved = self._detector(np.roll(reference, SHIFT_PX, (0, 1)))
         self._rows["detector"].compare_landmarks(moved - SHIFT_PX, truth)
 
-    def _render(self, t: int) -> Picture:
+    def _render(self, t: int, motion: Motion | None = None) -> Picture:
         import torch
 
         from gsth import render
 
-        avatar = self._avatar
+        avatar, motion = self._avatar, self._motion if motion is None else motion
         with torch.no_grad():
-            drawn = render.render(avatar.pose(self._motion[t]), avatar.cameras, background=avatar.background())
+            drawn = render.render(avatar.pose(motion[t]), avatar.cameras, background=avatar.background())
         picture: Picture = (drawn.rgb[0].clamp(0, 1) * 255).round().byte().cpu().numpy()
         return picture
 

@@ -79,11 +79,13 @@ class Avatar:
     cameras: Cameras
     """The camera of the training crop; its viewmat is the identity."""
     motion: Motion
-    """The tracked motion of the whole source clip."""
+    """The tracked motion of the whole source clip: landmarks, then refined against the pictures."""
     source: Source
     plate: Tensor | None = None
     """The still background [h w 3], 0 to 1, or None."""
     correctives: Correctives | None = None
+    landmark_motion: Motion | None = None
+    """``motion`` before it was refined against the pictures; None where it was not."""
     speech: Mapping[str, Tensor] = field(default_factory=dict)
     """Weights of the person's own speech network; empty where none was trained."""
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -121,9 +123,7 @@ class Avatar:
         s, splats, c = self.source, self.splats, self.correctives
         arrays = {
             "identity.shape": self.identity.shape,
-            "motion.expr": self.motion.expr,
-            "motion.joints": self.motion.joints,
-            "motion.T_world_head": self.motion.T_world_head,
+            **{f"motion.{n}": getattr(self.motion, n) for n in _MOTION},
             "cameras.K": self.cameras.Ks[0],
             "source.frame_ids": s.frame_ids,
             "source.landmarks_px": s.landmarks_px,
@@ -134,6 +134,8 @@ class Avatar:
         }
         if self.identity.offsets is not None:
             arrays["identity.offsets"] = self.identity.offsets
+        if self.landmark_motion is not None:
+            arrays |= {f"landmark_motion.{n}": getattr(self.landmark_motion, n) for n in _MOTION}
         if c is not None:
             arrays |= {f"correctives.{n}": getattr(c, n) for n in _CORRECTIVES}
         meta = {
@@ -170,19 +172,15 @@ class Avatar:
         width, height = meta["size"]
         src = meta["source"]
         plate = folder / "plate.png"
+        motion = Motion(head_id, meta["fps"], *(arrays[f"motion.{n}"] for n in _MOTION))
+        before = tuple(arrays[f"landmark_motion.{n}"] for n in _MOTION if f"landmark_motion.{n}" in arrays)
         has_correctives = "correctives.mean" in arrays
         return cls(
             head=head.load(head_id),
             identity=Identity(head_id, arrays["identity.shape"], arrays.get("identity.offsets")),
             splats=RiggedSplats(**{n: arrays[f"splats.{n}"] for n in _SPLATS}),
             cameras=Cameras(torch.eye(4)[None], arrays["cameras.K"][None], width, height),
-            motion=Motion(
-                head_id,
-                meta["fps"],
-                arrays["motion.expr"],
-                arrays["motion.joints"],
-                arrays["motion.T_world_head"],
-            ),
+            motion=motion,
             source=Source(
                 Path(src["clip_path"]),
                 src["sha256"],
@@ -195,10 +193,12 @@ class Avatar:
             correctives=Correctives(**{n: arrays[f"correctives.{n}"] for n in _CORRECTIVES})
             if has_correctives
             else None,
+            landmark_motion=Motion(head_id, meta["fps"], *before) if before else None,
             speech={n[len("speech.") :]: w for n, w in arrays.items() if n.startswith("speech.")},
             meta=meta,
         )
 
 
 _SPLATS = ("face_ids", "means_tri", "quats_tri", "log_scales", "logit_opacities", "sh")
+_MOTION = ("expr", "joints", "T_world_head")
 _CORRECTIVES = ("mean", "basis", "means_delta", "sh_delta")

@@ -25,7 +25,7 @@ class LossWeights:
     """Quadratic price of splats that stand farther off their triangle than their region allows."""
     scale: float = 1.0
     """Quadratic price of splats larger than their region allows."""
-    corrective: float = 2e-2
+    corrective: float = 6.0
     """Mean squared price of the correctives' position (region offsets) and colour deltas."""
 
 
@@ -62,7 +62,8 @@ class AvatarConfig:
     correctives: int = 12
     """Size of the linear corrective basis; 0 switches it off."""
     pose_refinement: bool = True
-    """Refine the tracked pose of each training frame against the picture, anchored to the track."""
+    """Refine the tracked motion of each frame against its picture, anchored to the track. Training frames are refined
+    while the splats learn; frames held out are tracked against the finished splats, which learn nothing from them."""
     loss: LossWeights = field(default_factory=LossWeights)
     density: DensityConfig = field(default_factory=DensityConfig)
     checkpoint_every: int = 250

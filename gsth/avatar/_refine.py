@@ -69,6 +69,12 @@ class MotionRefinement:
         update = (self.first[frame] / (1 - 0.9**t)) / ((self.second[frame] / (1 - 0.99**t)).sqrt() + 1e-8)
         self.values[frame] -= lr * update
 
+    def applied(self, motion: Motion) -> Motion:
+        """All frames, corrected."""
+        frames = [self.apply(motion[i], self.values[i]) for i in range(len(motion))]
+        fields = ("expr", "joints", "T_world_head")
+        return motion.replace(audio=None, **{f: torch.cat([getattr(m, f) for m in frames]) for f in fields})
+
     def anchor(self) -> None:
         """Take the mean over the stepped frames out."""
         stepped = self.count > 0
