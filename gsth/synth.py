@@ -245,11 +245,11 @@ def film(config: SynthConfig, out: Path) -> Iterator[Event]:
 def _drawn(made: Actor) -> Iterator[np.ndarray]:
     """All frames in order, several drawn at a time, each by one thread."""
     threads = torch.get_num_threads()
-    made.prepare()
     ahead: deque[Future[np.ndarray]] = deque()
     # Most of a frame is many small operations: two frames at once are faster than one with two threads.
     torch.set_num_threads(1)
     try:
+        made.prepare()
         with ThreadPoolExecutor(_WORKERS) as pool:
             for i in range(len(made.truth.motion)):
                 ahead.append(pool.submit(made.frame, i))
