@@ -159,7 +159,7 @@ def actor(config: SynthConfig | None = None) -> Actor:
     identity = _person(head, config.seed)
     motion = _synth_motion.perform(head, phonemes, config.fps, frames, config.seed)
     cameras = _camera(config.size)
-    points = head.landmarks(head.shaped(identity).posed(motion).verts)
+    points = _landmarks(head, identity, motion)
     truth = Truth(
         head=head.id,
         cameras=cameras,
@@ -169,6 +169,14 @@ def actor(config: SynthConfig | None = None) -> Actor:
         phonemes=tuple((p.symbol, p.start_s, p.end_s) for p in phonemes),
     )
     return Actor(config, head, truth, sound, rate)
+
+
+def _landmarks(head: HeadModel, identity: Identity, motion: Motion) -> Tensor:
+    """Landmarks of every frame [t l 3], world frame, by posing only the vertices that carry them."""
+    ids, corners = torch.unique(head.faces[head.landmark_faces], return_inverse=True)
+    offsets = None if identity.offsets is None else identity.offsets[ids]
+    verts = head.subset(ids).shaped(identity.replace(offsets=offsets)).posed(motion).verts
+    return (verts[:, corners] * head.landmark_bary[..., None]).sum(-2)
 
 
 def _camera(size: int) -> Cameras:

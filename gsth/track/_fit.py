@@ -127,6 +127,18 @@ class Fitted:
     lips_error_pct: Tensor
 
 
+def _rigid_fields(points: Tensor) -> Tensor:
+    """Orthonormal basis [3 l, 6] of the offsets that only shift or turn points [l 3] as a whole.
+
+    Offsets must not hold any: a turned face would be explained by a turned embedding and a straight pose.
+    """
+    centred = points - points.mean(0)
+    axes = torch.eye(3)
+    shifts = [axis.expand_as(points).reshape(-1) for axis in axes]
+    turns = [torch.linalg.cross(axis.expand_as(points), centred, dim=-1).reshape(-1) for axis in axes]
+    return torch.linalg.qr(torch.stack((*shifts, *turns), 1))[0]
+
+
 class Fit:
     """The optimisation; ``run`` streams its progress and leaves the outcome in ``result``."""
 
@@ -138,6 +150,7 @@ class Fit:
         self.log_focal = torch.tensor(observed.focal).log()
         resting = Pose.at(math3d.quat_identity(1), torch.zeros(1, 3), len(head.expression_names))
         neutral = self.rig.points(resting, self.shape, self.offsets)[0, : _points.COUNT]
+        self._rigid = _rigid_fields(neutral)
         start = _start.rigid_poses(neutral, observed.points, observed.focal, observed.principal)
         self.pose = Pose.at(*start, len(head.expression_names))
         self._landmark_weights = landmark_weights()
@@ -198,6 +211,9 @@ class Fit:
             schedule.step()
             with torch.no_grad():
                 pose.expr.clamp_(0, 1)
+                if "offsets" in moved:
+                    flat = moved["offsets"].view(-1)
+                    flat -= self._rigid @ (self._rigid.T @ flat)
                 if "log_focal" in moved:
                     low, high = (torch.tensor(b * observed.frame_side).log() for b in FOCAL_BOUNDS)
                     moved["log_focal"].clamp_(low, high)
