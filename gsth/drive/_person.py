@@ -67,8 +67,8 @@ class Voice:
     """``correlation`` of the general model's mouth opening with the tracked one, ``chance`` (what unrelated sound
     would reach), ``lag_frames``, ``learned`` (1: the last layer is the person's own), ``span``."""
 
-    def expressions(self, hidden: Tensor, amount: float = 1.0) -> Tensor:
-        """Expressions [k e] of hidden states [k width]; ``amount`` scales the way from rest."""
+    def expressions(self, hidden: Tensor, amount: float | Tensor = 1.0) -> Tensor:
+        """Expressions [k e] of hidden states [k width]; ``amount``, a number or [k 1], scales the way from rest."""
         moved = hidden @ self.weight.T + self.bias
         press = self.net.curves(hidden)[:, _PRESS : _PRESS + 1] / _full_press()
         shut = ((press - _CLOSURE[0]) / (_CLOSURE[1] - _CLOSURE[0])).clamp(0, 1)
@@ -129,13 +129,17 @@ def general_voice(avatar: Avatar) -> Voice:
 
 
 def _rest(expr: Tensor, opened: Tensor, names: list[str]) -> Tensor:
-    """The face at rest [e]: typical of the frames in which the lips are nearest to each other, eyes open."""
+    """The face at rest [e]: typical of the frames in which the lips just touch, eyes open.
+
+    Not of those in which they are nearest: a p or b presses them, and a mouth at rest does not.
+    """
     count = max(1, math.ceil(0.15 * len(expr)))
-    rest = expr[opened.argsort()[:count]].median(0).values
+    rest = expr[opened.abs().argsort()[:count]].median(0).values
     lids = [i for i, n in enumerate(names) if n.startswith("eyeBlink")]
     rest[lids] = expr[:, lids].quantile(0.3, dim=0)
     # Tracked noise must not leave the mouth ajar: what parts the lips has no place in a closed mouth.
-    rest[names.index("jawOpen")] = torch.minimum(rest[names.index("jawOpen")], rest[names.index("mouthClose")])
+    seal = torch.minimum(rest[names.index("jawOpen")], rest[names.index("mouthClose")])
+    rest[names.index("jawOpen")] = rest[names.index("mouthClose")] = seal
     rest[names.index("tongueOut")] = 0
     return rest
 

@@ -191,10 +191,12 @@ class PictureClock:
 
     def _take(self, stop: int) -> Tensor:
         steps = self._steps
-        if steps is None or len(steps) == 0:
+        if steps is None:
             raise RuntimeError("no steps were pushed")
         if stop == self._next:
             return steps[:0]
+        if len(steps) == 0:
+            raise RuntimeError(f"pictures up to {stop} were asked for, but the steps pushed so far are empty")
         at = torch.tensor([self._position(i) for i in range(self._next, stop)], dtype=torch.float64) - self._first
         at = at.clamp(0, len(steps) - 1)
         low = at.floor().long()

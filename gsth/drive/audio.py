@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gsth.types import Motion
 
 _MIN_S = 0.1
+_LEAD_S = 0.16
+"""The mouth opens this long before it is heard, and closes this long after."""
 _PIECE_COLUMNS = 20
 """Sound that the driver takes at a time: 200 ms."""
 
@@ -95,12 +97,27 @@ class SpeechDriver:
 
         fps = self._avatar.motion.fps
         total, done = audio.frames_of(len(self._samples), fps), 0
+        amount = self._config.expressiveness * _awake(audio.activity(self._samples, fps, total), fps)
         net, clock = HiddenStream(self._voice.net), PictureClock(fps)
         for piece in audio.log_mel(self._samples).split(_PIECE_COLUMNS):
             hidden = clock.push(net.push(piece))[: total - done]
             if len(hidden):
-                yield self._voice.expressions(hidden, self._config.expressiveness)
+                yield self._voice.expressions(hidden, amount[done : done + len(hidden)])
             done += len(hidden)
         hidden = torch.cat((clock.push(net.finish()), clock.finish(total)))[: total - done]
         if len(hidden):
-            yield self._voice.expressions(hidden, self._config.expressiveness)
+            yield self._voice.expressions(hidden, amount[done : done + len(hidden)])
+
+
+def _awake(activity: Tensor, fps: float) -> Tensor:
+    """How far the mouth may leave its rest in each picture, 0 to 1, [t 1].
+
+    1 from ``_LEAD_S`` before speech until as long after it, 0 in silence and noise, smooth between: what the network
+    makes of a breath or a hum must not move lips that have nothing to say.
+    """
+    import torch
+
+    reach = max(1, round(_LEAD_S * fps))
+    wide = torch.nn.functional.max_pool1d((activity > 0.05).float()[None, None], 2 * reach + 1, 1, reach)
+    ramp = torch.nn.functional.avg_pool1d(wide, 2 * (reach // 2) + 1, 1, reach // 2, count_include_pad=False)[0, 0]
+    return (ramp * ramp * (3 - 2 * ramp))[:, None]

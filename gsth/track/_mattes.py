@@ -21,8 +21,8 @@ PLATE_FRAMES = 96
 """Frames, spread over the training part, whose median is the plate."""
 MIN_SEEN = 3
 """A plate pixel needs to be open in this many of them; the others are filled from around."""
-STILL_PX = 0.6
-"""Apparent shift of the background, crop px, above which it is not still."""
+STILL_PX = 1.2
+"""Apparent shift of the background, crop px, above which it is not still; a plate blurred by less beats none."""
 TEXTURE = 6.0
 """Mean slope, grey levels per px, from which on a pixel tells of a shift; noise is well below."""
 

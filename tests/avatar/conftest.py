@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +101,12 @@ def ball_track(ball: HeadModel, ball_motion: Motion, tmp_path_factory: pytest.Te
     )
 
 
-@pytest.fixture(autouse=True)
-def _ball_is_installed(ball: HeadModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _ball_is_installed(ball: HeadModel) -> Iterator[None]:
     """gsth.head.load gives the ball where an artifact names it."""
     from gsth import head
 
     real = head.load
-    monkeypatch.setattr(head, "load", lambda name="builtin": ball if name in ("ball", ball.id) else real(name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head, "load", lambda name="builtin": ball if name in ("ball", ball.id) else real(name))
+        yield

@@ -23,7 +23,7 @@ def made(person):
 
 
 def _write(path: Path, samples: np.ndarray, rate: int = sound_audio.RATE) -> Path:
-    soundfile.write(path, samples, rate)
+    soundfile.write(path, samples, rate, subtype="FLOAT")  # 16 bits would add noise that depends on loudness
     return path
 
 

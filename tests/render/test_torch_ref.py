@@ -40,7 +40,7 @@ def test_one_splat_has_its_closed_form() -> None:
     want = alpha[..., None] * color + (1 - alpha[..., None]) * torch.tensor([0.2, 0.4, 0.6])
     torch.testing.assert_close(r.rgb[0], want, atol=1e-6, rtol=1e-5)
     assert torch.equal(r.depth[0] > 0, alpha > 0)
-    torch.testing.assert_close(r.depth[0][alpha > 0], torch.full_like(alpha[alpha > 0], z))
+    torch.testing.assert_close(r.depth[0][alpha > 0], torch.full_like(alpha[alpha > 0], z), atol=1e-5, rtol=1e-5)
     assert r.radii_px.item() == pytest.approx(math.sqrt(2 * math.log(255 * opacity) * variance), rel=1e-5)
 
 
