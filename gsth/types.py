@@ -148,8 +148,8 @@ class Cameras(Coin):
     """World to camera, OpenCV axes."""
     Ks: Tensor = dims("c 3 3")
     """Intrinsics, px."""
-    width: int
-    height: int
+    width: int  # pyright: ignore[reportGeneralTypeIssues] (dims gives no default)
+    height: int  # pyright: ignore[reportGeneralTypeIssues]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +167,12 @@ class Track(Coin):
     clip: Clip
     frame_ids: Tensor = dims("t")
     """Index in the clip of each tracked frame, int64, rising."""
-    crop_px: tuple[int, int, int, int]
+    crop_px: tuple[int, int, int, int]  # pyright: ignore[reportGeneralTypeIssues] (dims gives no default)
     """x0, y0, x1, y1 in clip pixels: the square that ``images`` show. It may reach past the frame (black there)."""
-    cameras: Cameras
+    cameras: Cameras  # pyright: ignore[reportGeneralTypeIssues]
     """One camera, that of the crop at training size; its viewmat is the identity, so world = camera."""
-    identity: Identity
-    motion: Motion
+    identity: Identity  # pyright: ignore[reportGeneralTypeIssues]
+    motion: Motion  # pyright: ignore[reportGeneralTypeIssues]
     landmarks_px: Tensor = dims("t l 2")
     """Detected landmarks, px of ``images``."""
     found: Tensor = dims("t")

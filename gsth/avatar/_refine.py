@@ -40,7 +40,8 @@ class MotionRefinement:
     @classmethod
     def zeros(cls, motion: Motion) -> MotionRefinement:
         p = _POSE + motion.expr.shape[1]
-        return cls(*(torch.zeros(len(motion), p) for _ in range(3)), torch.zeros(len(motion)))
+        values, first, second = torch.zeros(3, len(motion), p)
+        return cls(values, first, second, torch.zeros(len(motion)))
 
     def leaf(self, frame: int) -> Tensor:
         """This frame's corrections as a differentiable leaf [p]."""

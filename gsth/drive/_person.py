@@ -156,7 +156,7 @@ def voice_of(avatar: Avatar) -> Voice:
     try:
         net = _speech_net.unpack({n[len("net.") :]: v for n, v in arrays.items() if n.startswith("net.")})
         own = {n: arrays[n] for n in ("weight", "bias", "rest", "moved", "closed")}
-        evidence = dict(zip(_EVIDENCE, arrays["evidence"].tolist(), strict=True))
+        evidence: dict[str, float] = dict(zip(_EVIDENCE, arrays["evidence"].tolist(), strict=True))
     except (KeyError, RuntimeError, ValueError) as e:
         raise ArtifactError(f"the avatar's speech weights cannot be used ({e}); train the avatar again") from e
     return Voice(net, **own, evidence=evidence)

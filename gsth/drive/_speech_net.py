@@ -174,9 +174,10 @@ class PictureClock:
 
     def push(self, steps: Tensor) -> Tensor:
         """Feed steps [k d], k >= 0; returns the pictures that became known, [t d]."""
-        self._steps = steps if self._steps is None else torch.cat((self._steps, steps))
+        held = steps if self._steps is None else torch.cat((self._steps, steps))
+        self._steps = held
         # Picture i lies at step position p = (i + 1/2) * 50 / fps - 1/2 and needs the steps on both sides.
-        last = self._first + len(self._steps) - 1
+        last = self._first + len(held) - 1
         stop = self._next
         while self._position(stop) <= last:
             stop += 1

@@ -47,7 +47,7 @@ def main() -> None:
     """Make and write the file."""
     arrays = build()
     temporary = ASSET.with_suffix(".part.npz")
-    np.savez_compressed(temporary, **arrays)
+    np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType] (no array is called allow_pickle)
     os.replace(temporary, ASSET)
 
 
@@ -138,7 +138,7 @@ def _geometry(posed: np.ndarray, full_weights: np.ndarray) -> _Geometry:
 def _drape(posed: np.ndarray, parts: dict[str, np.ndarray], faces: np.ndarray) -> hair.Sheet:
     """The curtain on this body; its donors are vertices of base.obj."""
     weights = source.rig_weights()
-    arm = sum(w for bone, w in weights.items() if bone.startswith(("upperarm", "lowerarm")))
+    arm = np.sum([w for bone, w in weights.items() if bone.startswith(("upperarm", "lowerarm"))], axis=0)
     outside = np.setdiff1d(parts["skin"], np.concatenate((parts["mouth_inner"], parts["ears"])))
     ids = np.unique(faces[outside])
     ids = ids[arm[ids] < 0.3]

@@ -61,7 +61,7 @@ def _skin_parts(quads: np.ndarray, centre: np.ndarray, skin: np.ndarray) -> dict
     x, y, z = np.abs(centre[:, 0]), centre[:, 1], centre[:, 2]
     corners = source.base_mesh().quads[quads]
     weights = source.rig_weights()
-    neck_w = sum(weights[f"neck0{k}"] for k in (1, 2, 3))[corners].mean(1)
+    neck_w = np.sum([weights[f"neck0{k}"] for k in (1, 2, 3)], axis=0)[corners].mean(1)
     head_w = 1 - (neck_w + _torso_weight(weights)[corners].mean(1))
     masks = {name: _texture_mask(name, quads) & skin for name in ("lips", "inside-mouth", "ears", "eyelids")}
     inner = masks["inside-mouth"]

@@ -69,9 +69,10 @@ def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
         if not math.isfinite(float(named[name].detach().sum())):
             raise InputError(f"{name}: holds values that are not finite")
     grad_px = torch.zeros(len(cameras.Ks), len(splats.means))
-    size = (cameras.width, cameras.height)
+    means, quats, scales, opacities, sh = list(named.values())[:5]
+    w, h = cameras.width, cameras.height
     views = [
-        _raster(*list(named.values())[:5], viewmat, K, background, grad_px[view], *size)[:5]
+        _raster(means, quats, scales, opacities, sh, viewmat, K, background, grad_px[view], w, h)[:5]
         for view, (viewmat, K) in enumerate(zip(cameras.viewmats, cameras.Ks, strict=True))
     ]
     rgb, alpha, depth, means2d, radii_px = (_stack(parts) for parts in zip(*views, strict=True))
