@@ -255,6 +255,17 @@ def test_bad_clips_are_refused_with_reasons(what: str, says: str, short_film: Pa
 
 
 @pytest.mark.slow
+def test_full_disk_is_told_and_leaves_nothing(short_film: Path, tmp_path: Path) -> None:
+    args = command("train", short_film, "--out", tmp_path / "a.avatar", "quick", "--track.size", 128)
+    limit = "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000,) * 2); "
+    full = [sys.executable, "-c", limit + "os.execv(sys.executable, sys.argv[1:])", *args]
+    run = subprocess.run(full, capture_output=True, text=True, timeout=240)
+    assert run.returncode == 2, run.stderr
+    assert "cannot be written" in run.stderr and "Traceback" not in run.stderr
+    assert not (tmp_path / "a.avatar").exists() and not list(tmp_path.rglob("frames.npy"))
+
+
+@pytest.mark.slow
 def test_other_mistakes_are_refused_with_reasons(tiny: Path, short_film: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from gsth.avatar import _density
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._refine import MotionRefinement
-from gsth.errors import ArtifactError
+from gsth.errors import ArtifactError, writes
 from gsth.types import Motion, RiggedSplats
 
 LEARNING_RATES = {
@@ -105,8 +105,10 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
             tensors[f"adam.{name}.{key}"] = value
     path = work / f"checkpoint-{state.step:07d}.safetensors"
     part = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"digest": digest, "step": str(state.step)})
-    os.replace(part, path)
+    data = save({k: v.contiguous() for k, v in tensors.items()}, {"digest": digest, "step": str(state.step)})
+    with writes(path):
+        part.write_bytes(data)
+        os.replace(part, path)
     for old in sorted(work.glob("checkpoint-*.safetensors"))[:-2]:
         old.unlink()
     return path

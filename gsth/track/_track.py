@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -60,13 +61,21 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
     yield Done(out, values)
 
 
+def _series(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped uint8 array on disk whose space is taken at once: a full disk must say so here, not by SIGBUS."""
+    series = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return series
+
+
 def _pictures(
     clip: Clip, crop: _crop.Crop, config: TrackConfig, folder: Path
 ) -> Generator[Event, None, tuple[np.ndarray, np.ndarray]]:
     """Write every frame's crop and matte to memory-mapped files (returned): memory stays small for any length."""
     shape = (clip.frames, config.size, config.size)
-    images = np.lib.format.open_memmap(folder / artifacts.SERIES["images"], "w+", np.uint8, (*shape, 3))
-    mattes = np.lib.format.open_memmap(folder / artifacts.SERIES["mattes"], "w+", np.uint8, shape)
+    images = _series(folder / artifacts.SERIES["images"], (*shape, 3))
+    mattes = _series(folder / artifacts.SERIES["mattes"], shape)
     if not config.matte:
         mattes[:] = 255
     done = 0
