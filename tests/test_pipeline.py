@@ -217,7 +217,7 @@ def _write(path: Path, frames: list[np.ndarray]) -> Path:
     [
         ("missing", "no such file"),
         ("empty", "empty|0 bytes|no bytes"),
-        ("text", "video"),
+        ("text", "not a media file"),
         ("truncated", "."),
         ("no face", "face"),
         ("half a face", "face"),
