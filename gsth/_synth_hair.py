@@ -34,7 +34,7 @@ class Strands:
     """Hair of one actor."""
 
     splats: RiggedSplats
-    """Their colours are linear albedo, not yet lit, in ``albedo``; ``sh`` is a placeholder."""
+    """Their colours are linear albedo, not yet lit, in ``albedo``; ``sh`` stays zero until ``lit`` fills it."""
     albedo: Tensor
     """[n 3]."""
     shelter: Tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -123,7 +123,7 @@ def resume(work: Path, digest: str, motion: Motion) -> TrainState | None:
                 if meta["digest"] != digest:
                     continue
                 saved = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 (not a dict)
-        except Exception as e:
+        except (OSError, SafetensorError, KeyError, TypeError) as e:
             raise ArtifactError(
                 f"{path}: the checkpoint cannot be read ({e}); delete it to go on from an older one"
             ) from e

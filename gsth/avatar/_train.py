@@ -226,7 +226,7 @@ def _track_unseen(scene: _Scene, state: TrainState, made: Avatar) -> Iterator[Ev
     """Photometric tracking of the frames held out: their motion moves, the avatar does not.
 
     Training frames had their landmark track refined while the splats learned; without the same here, scores of unseen
-    frames would measure the landmark detector. At most half size: finer pictures moved nothing further.
+    frames would measure the landmark detector. At most ``_UNSEEN_PX`` wide, for speed.
     """
     unseen = scene.track.found.nonzero()[:, 0]
     unseen = unseen[unseen >= made.source.train_frames].tolist()
