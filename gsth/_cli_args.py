@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from gsth.evaluate import EvalConfig
+from gsth.export import SlimConfig
 from gsth.serve.app import ViewConfig
 from gsth.track import TrackConfig
 
@@ -93,6 +94,26 @@ def train() -> type[Any]:
         "preset it is standard. An interrupted run goes on when the same command is given again."
     )
     return made
+
+
+def export() -> type[Any]:
+    """The arguments of ``gsth export``: its formats are the files of the room."""
+    from gsth import registry
+
+    choices = {name: registry.plugin("export", name)() for name in registry.names("export")}
+    formats = tyro.extras.subcommand_type_from_defaults(choices, prefix_names=False)
+    fields: list[Any] = [
+        ("avatar", Annotated[Positional[Path], arg(help="Folder that gsth train wrote.")]),
+        ("format", Annotated[formats, arg(name="")]),
+        ("out", Annotated[Path, arg(help="File or folder to write.")]),
+        ("slim", Annotated[SlimConfig, arg(name="")], dataclasses.field(default=SlimConfig())),
+    ]
+    made = dataclasses.make_dataclass("Export", fields, frozen=True)
+    made.__doc__ = (
+        "Write an avatar in a format that other programs open: gsth export me.avatar glb --out me.glb.\n\n"
+        "gsth export me.avatar FORMAT --help shows the format's own options."
+    )
+    return tyro.conf.CascadeSubcommandArgs[made]
 
 
 def parse(verb: str, cls: type[T], argv: Sequence[str]) -> T:

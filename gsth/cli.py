@@ -79,6 +79,13 @@ def _view(argv: Argv) -> Iterator[Event]:
     return app.run(args.avatar, args.config)
 
 
+def _export(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args, export
+
+    args: Any = _cli_args.parse("export", _cli_args.export(), argv)
+    return export.run(args.avatar, args.format, args.out, args.slim)
+
+
 def _doctor(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args
 
@@ -105,6 +112,7 @@ VERBS: Mapping[str, Verb] = {
     "drive": Verb("A --audio WAV --out V.mp4", "make an avatar speak (or --motion FOLDER)", _drive),
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
     "eval": Verb("A [--json F] [--frames DIR]", "score an avatar on what it never saw", _eval),
+    "export": Verb("A FORMAT --out F", "write an avatar for headsets, browsers, DCC tools and engines", _export),
     "track": Verb("CLIP --out T", "only the tracking, with a report", _track),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
 }

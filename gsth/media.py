@@ -129,7 +129,7 @@ def write_video(
     path = Path(path)
     if fps <= 0:
         raise InputError(f"{path}: the frame rate must be above 0, got {fps}")
-    with _whole(path) as part, part.open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         try:
             with av.open(file, "w", format="mp4") as container:
                 _encode(container, path, pictures, Fraction(fps).limit_denominator(1001), sound, sound_rate, crf)
@@ -142,7 +142,7 @@ def write_sound(path: Path | str, samples: NDArray[np.float32], rate: int) -> No
     """Write mono float samples (-1 to 1, cut off beyond) as a 16-bit wav; the file appears when it is whole."""
     if samples.ndim != 1:
         raise InputError(f"{path}: sound must be mono [samples], got {list(samples.shape)}")
-    with _whole(Path(path)) as part, part.open("wb") as file, wave.open(file, "wb") as out:
+    with whole_file(Path(path)) as part, part.open("wb") as file, wave.open(file, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(rate)
@@ -178,7 +178,7 @@ def write_image(path: Path | str, picture: Picture) -> None:
     if suffix not in (".png", ".jpg", ".jpeg", ".webp"):
         raise InputError(f"{path}: stills are written as .png, .jpg or .webp, not {suffix!r}")
     options: dict[str, Any] = {"quality": 95} if suffix != ".png" else {}
-    with _whole(path) as part:
+    with whole_file(path) as part:
         iio.imwrite(part, picture, plugin="pillow", extension=suffix, **options)
 
 
@@ -358,7 +358,7 @@ def _sound_frame(samples: NDArray[np.float32], rate: int) -> Any:
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
     """A temporary neighbour of ``path`` that takes its name on success and vanishes on failure."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,0 +1,264 @@
+"""Smaller avatars: fewer splats, fewer expressions, a basis of the person's own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from gsth.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gsth.avatar import Avatar
+    from gsth.head import HeadModel
+    from gsth.types import Event, Motion
+
+
+@dataclass(frozen=True)
+class SlimConfig:
+    """What of the avatar is exported; by default all."""
+
+    splats: int | None = None
+    """Keep at most so many splats, those that the pictures need most."""
+    finetune: int = 0
+    """Steps that train the splats that are kept to replace the others."""
+    expressions: tuple[str, ...] = ()
+    """Keep only these expressions, by name."""
+    basis: Literal["head", "personal"] = "head"
+    """personal: replace the head model's shapes by the main shapes of this person's own motion, so that the file holds
+    no part of a licensed head model's basis."""
+
+    def __post_init__(self) -> None:
+        if self.splats is not None and self.splats < 1:
+            raise InputError(f"--splats is {self.splats}; it must be at least 1")
+        if self.finetune < 0:
+            raise InputError(f"--finetune is {self.finetune}; it must be 0 or more")
+        if self.finetune and self.splats is None:
+            raise InputError("--finetune makes up for removed splats; give --splats too")
+
+
+VIEWS = 32
+"""Frames that say how much each splat matters."""
+YAWS_RAD = (0.0, -0.4, 0.4)
+"""From the front and from both sides, to about where one camera's knowledge ends."""
+ENERGY = 0.9999
+"""Share of the motion's squared vertex displacement that a personal basis keeps."""
+_RATES = {
+    "means_tri": 2e-3,
+    "quats_tri": 1e-3,
+    "log_scales": 4e-3,
+    "logit_opacities": 1.5e-2,
+    "sh": 2e-3,
+    "means_delta": 4e-4,
+    "sh_delta": 4e-4,
+}
+
+
+def slimmed(avatar: Avatar, config: SlimConfig) -> Generator[Event, None, Avatar]:
+    """The avatar as ``config`` wants it; yields events, returns the avatar.
+
+    Raises:
+        InputError: An expression to keep is unknown.
+    """
+    if config.splats is not None and config.splats < len(avatar.splats.face_ids):
+        kept = pruned(avatar, importance(avatar).topk(config.splats).indices.sort().values)
+        avatar = (yield from finetuned(kept, avatar, config.finetune)) if config.finetune else kept
+    if config.expressions:
+        avatar = with_expressions(avatar, config.expressions)
+    if config.basis == "personal":
+        avatar = with_personal_basis(avatar)
+    return avatar
+
+
+def importance(avatar: Avatar) -> Tensor:
+    """Blending weight of each splat, summed over the pixels of views around the person's own motion, [n].
+
+    The weight is the derivative of the picture by the splat's colour, so one backward pass per view gives it.
+    """
+    import torch
+
+    from gsth import render
+
+    total = torch.zeros(len(avatar.splats.face_ids))
+    frames = torch.linspace(0, len(avatar.motion) - 1, min(VIEWS, len(avatar.motion))).round().long().tolist()
+    for i in frames:
+        with torch.no_grad():
+            posed = avatar.pose(avatar.motion[i])
+        for yaw_rad in YAWS_RAD:
+            colour = torch.zeros(len(total), 1, 3, requires_grad=True)  # mid grey: nothing is clamped
+            cameras = avatar.around(avatar.motion[i], yaw_rad)
+            drawn = render.render(posed.replace(sh=colour), cameras, background=torch.zeros(3))
+            drawn.rgb.sum().backward()
+            assert colour.grad is not None
+            total += colour.grad.sum((1, 2))
+    return total
+
+
+def pruned(avatar: Avatar, keep: Tensor) -> Avatar:
+    """The avatar with some of its splats, ``keep`` [m]."""
+    import dataclasses
+
+    s, c = avatar.splats, avatar.correctives
+    splats = s.replace(**{f.name: getattr(s, f.name)[keep] for f in dataclasses.fields(s)})
+    if c is not None:
+        c = c.replace(means_delta=c.means_delta[keep], sh_delta=c.sh_delta[keep])
+    return dataclasses.replace(avatar, splats=splats, correctives=c)
+
+
+def finetuned(student: Avatar, teacher: Avatar, steps: int) -> Generator[Event, None, Avatar]:
+    """Train the splats of ``student`` to draw what ``teacher`` draws, from the front and the sides.
+
+    Learning from the whole avatar needs no clip, and knows what lies behind the person.
+    """
+    import dataclasses
+
+    import torch
+
+    from gsth import render
+    from gsth.errors import DivergedError
+    from gsth.types import Step
+
+    s, c = student.splats, student.correctives
+    params = {f: getattr(s, f).clone().requires_grad_() for f in _RATES if hasattr(s, f)}
+    if c is not None:
+        params |= {f: getattr(c, f).clone().requires_grad_() for f in ("means_delta", "sh_delta")}
+    optimizer = torch.optim.Adam([{"params": [p], "lr": _RATES[f]} for f, p in params.items()], eps=1e-15)
+    random, motion = torch.Generator().manual_seed(0), teacher.motion
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=0)
+
+    def learned() -> Avatar:
+        splats = s.replace(**{f: params[f] for f in params if hasattr(s, f)})
+        deltas = None if c is None else c.replace(means_delta=params["means_delta"], sh_delta=params["sh_delta"])
+        return dataclasses.replace(student, splats=splats, correctives=deltas)
+
+    for step in range(1, steps + 1):
+        i = int(torch.randint(len(motion), (1,), generator=random))
+        amount, *background = torch.rand(4, generator=random).unbind()
+        cameras = teacher.around(motion[i], float(amount - 0.5) * 2 * YAWS_RAD[-1])
+        paint = torch.stack(background)
+        with torch.no_grad():
+            target = render.render(teacher.pose(motion[i]), cameras, background=paint).rgb[0]
+        drawn = render.render(learned().pose(motion[i]), cameras, background=paint).rgb[0]
+        loss = render.l1_ssim_loss(drawn, target)
+        if not torch.isfinite(loss):
+            raise DivergedError(f"finetune step {step}: the loss is not finite; export without --finetune")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 10 == 0 or step == steps:
+            yield Step("finetune", step, steps, {"loss": loss.item()})
+    made = learned()
+    parts = {f.name: getattr(made.splats, f.name).detach() for f in dataclasses.fields(made.splats)}
+    deltas = made.correctives
+    if deltas is not None:
+        deltas = deltas.replace(means_delta=deltas.means_delta.detach(), sh_delta=deltas.sh_delta.detach())
+    return dataclasses.replace(made, splats=s.replace(**parts), correctives=deltas)
+
+
+def with_expressions(avatar: Avatar, names: tuple[str, ...]) -> Avatar:
+    """The avatar on a head that knows only some expressions; the others stay at rest for good.
+
+    Its own speech network, which speaks all of them, is left out.
+
+    Raises:
+        InputError: An expression is unknown.
+    """
+    import dataclasses
+
+    import torch
+
+    known = avatar.head.expression_names
+    if unknown := [n for n in names if n not in known]:
+        raise InputError(f"--expressions: the head model has no {unknown[0]!r}; it has {', '.join(known)}")
+    keep = torch.tensor(sorted({known.index(n) for n in names}))
+    head = _rebased(avatar, avatar.head.expr_basis[keep], tuple(known[i] for i in keep), avatar.head.id.name)
+    correctives = avatar.correctives
+    if correctives is not None:
+        columns = torch.cat((keep, torch.arange(len(known), len(correctives.mean))))
+        correctives = correctives.replace(mean=correctives.mean[columns], basis=correctives.basis[:, columns])
+
+    def fewer(motion: Motion) -> Motion:
+        return motion.replace(head=head.id, expr=motion.expr[:, keep])
+
+    return dataclasses.replace(
+        avatar,
+        head=head,
+        identity=avatar.identity.replace(head=head.id),
+        motion=fewer(avatar.motion),
+        landmark_motion=avatar.landmark_motion and fewer(avatar.landmark_motion),
+        correctives=correctives,
+        speech={},
+    )
+
+
+def with_personal_basis(avatar: Avatar) -> Avatar:
+    """The avatar on the principal shapes of its own motion instead of the head model's expressions.
+
+    Shapes and neutral face come from this person's deformed meshes; no array of the head model's identity or expression
+    space stays. ``meta["expression_map"]`` holds, for drivers that speak the head's expressions, the matrix from those
+    to the new weights. Its own speech network is left out.
+    """
+    import dataclasses
+
+    import torch
+
+    from gsth.types import Identity
+
+    e = len(avatar.head.expression_names)
+    shapes = avatar.head.expr_basis.flatten(1)
+    _, strength, directions = torch.linalg.svd(avatar.motion.expr @ shapes, full_matrices=False)
+    share = strength.square().cumsum(0) / strength.square().sum().clamp_min(1e-12)
+    count = min(int((share < ENERGY).sum()) + 1, e)
+    towards = shapes @ directions[:count].T
+    # Weights within -1 to 1 over the person's motion, as sliders and quantisers like them.
+    reach = (avatar.motion.expr @ towards).abs().amax(0).clamp_min(1e-9)
+    towards = towards / reach
+    basis = (directions[:count] * reach[:, None]).unflatten(1, (-1, 3))
+    names = tuple(f"personal_{i:02d}" for i in range(count))
+    head = dataclasses.replace(
+        _rebased(avatar, basis, names, "personal"),
+        template=avatar.shaped.rest,
+        shape_basis=avatar.shaped.rest.new_zeros(0, *avatar.shaped.rest.shape),
+        pivots=avatar.shaped.pivots,
+        pivot_basis=avatar.shaped.pivots.new_zeros(0, *avatar.shaped.pivots.shape),
+    )
+    correctives = avatar.correctives
+    if correctives is not None:
+        spread = avatar.motion.expr - correctives.mean[:e]
+        solved = torch.linalg.lstsq(
+            (spread @ towards).double(), (spread @ correctives.basis[:, :e].T).double(), driver="gelsd"
+        ).solution.float()
+        correctives = correctives.replace(
+            mean=torch.cat((correctives.mean[:e] @ towards, correctives.mean[e:])),
+            basis=torch.cat((solved.T, correctives.basis[:, e:]), 1),
+        )
+
+    def moved(motion: Motion) -> Motion:
+        return motion.replace(head=head.id, expr=motion.expr @ towards)
+
+    mapping = {"names": list(avatar.head.expression_names), "matrix": towards.tolist()}
+    return dataclasses.replace(
+        avatar,
+        head=head,
+        identity=Identity(head.id, torch.zeros(0)),
+        motion=moved(avatar.motion),
+        landmark_motion=avatar.landmark_motion and moved(avatar.landmark_motion),
+        correctives=correctives,
+        speech={},
+        meta={**avatar.meta, "expression_map": mapping},
+    )
+
+
+def _rebased(avatar: Avatar, basis: Tensor, names: tuple[str, ...], name: str) -> HeadModel:
+    """The avatar's head with other expressions, and an id of its own."""
+    import dataclasses
+    import hashlib
+
+    from gsth.types import HeadId
+
+    digest = hashlib.sha256(basis.contiguous().numpy().tobytes() + "\n".join(names).encode()).hexdigest()[:16]
+    head_id = HeadId(name, avatar.head.id.version, digest)
+    return dataclasses.replace(avatar.head, id=head_id, expr_basis=basis, expression_names=names)
