@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gsth.errors import InputError
+from gsth.types import Done
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,13 +22,19 @@ FLIP = (0.0, 1.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Still:
-    """Which pose is exported, and how much of its colour; shared by the formats that hold splats alone."""
+class Pose:
+    """Which pose is exported; shared by the formats that hold splats alone."""
 
     frame: int | None = None
     """Frame of the motion to show; without it, the rest pose."""
     motion: Path | None = None
     """Motion or Track artifact to take frames from; without it, the avatar's own clip."""
+
+
+@dataclass(frozen=True)
+class Still(Pose):
+    """A pose in a format that can hold spherical harmonics."""
+
     sh_degree: int = 3
     """Highest degree of spherical harmonics that is written."""
 
@@ -93,7 +100,7 @@ def rest_motion(avatar: Avatar, motion: Motion) -> Motion:
     )
 
 
-def still(avatar: Avatar, config: Still) -> Splats:
+def still(avatar: Avatar, config: Pose) -> Splats:
     """The splats of one pose, export frame.
 
     Raises:
@@ -106,7 +113,8 @@ def still(avatar: Avatar, config: Still) -> Splats:
         frame = motion[config.frame]
     else:
         raise InputError(f"--frame {config.frame}: the motion has frames 0 to {len(motion) - 1}")
-    return cut_sh(moved(avatar.pose(frame), export_from_world(motion)), config.sh_degree)
+    splats = moved(avatar.pose(frame), export_from_world(motion))
+    return cut_sh(splats, config.sh_degree if isinstance(config, Still) else 0)
 
 
 def sequence(avatar: Avatar, motion: Motion, sh_degree: int = 3) -> Iterator[Splats]:
@@ -131,6 +139,15 @@ def moved(splats: Splats, T_a_b: Tensor) -> Splats:
         quats=math3d.quat_normalize(math3d.quat_mul(turn.expand_as(splats.quats), splats.quats)),
         sh=rotate_sh(splats.sh, turn),
     )
+
+
+def written(out: Path, data: bytes, splats: int) -> Done:
+    """Write a file, whole or not at all; says how large it is."""
+    from gsth import media
+
+    with media.whole_file(out) as part:
+        part.write_bytes(data)
+    return Done(out, {"splats": float(splats), "megabytes": len(data) / 1e6})
 
 
 def to_axes(splats: Splats, axes: Axes) -> Splats:

@@ -40,16 +40,14 @@ class PlyExporter:
 
     def write(self, avatar: Avatar, out: Path) -> Iterator[Event]:
         """One file, or a folder that is whole or absent."""
-        from gsth import artifacts, media
+        from gsth import artifacts
         from gsth.export import _ply, _scene
         from gsth.types import Done, Step
 
         config = self._config
         if not config.sequence:
             splats = _scene.to_axes(_scene.still(avatar, config), config.axes)
-            with media.whole_file(out) as part:
-                part.write_bytes(_ply.to_bytes(_ply.from_splats(splats)))
-            yield Done(out, {"splats": float(len(splats.means)), "megabytes": out.stat().st_size / 1e6})
+            yield _scene.written(out, _ply.to_bytes(_ply.from_splats(splats)), len(splats.means))
             return
         motion = _scene.motion_of(avatar, config.motion)
         with artifacts.writing(out, "ply sequence", {"fps": motion.fps, "frames": len(motion)}) as folder:
