@@ -57,6 +57,13 @@ Grid grid_of(const Kernels& k, int width, int height) {
 
 int clamp_threads(int threads) { return threads < 1 ? 1 : threads > 256 ? 256 : threads; }
 
+// Of one calling thread.
+struct Arena {
+    void* memory = nullptr;
+    size_t size = 0;
+    ~Arena() { std::free(memory); }
+};
+
 template <class Work>
 int guarded(Work&& work) {
     try {
@@ -67,6 +74,18 @@ int guarded(Work&& work) {
 }
 
 }  // namespace
+
+void* gsth::arena(size_t bytes) {
+    static thread_local Arena mine;
+    if (bytes > mine.size) {
+        std::free(mine.memory);
+        mine.size = 0;
+        const size_t size = (bytes + bytes / 4 + 63) / 64 * 64;
+        if (!(mine.memory = std::aligned_alloc(64, size))) throw std::bad_alloc();
+        mine.size = size;
+    }
+    return mine.memory;
+}
 
 extern "C" {
 
@@ -95,7 +114,7 @@ int gsth_project(const GsthSplats* splats, const GsthCamera* camera, const GsthL
         static const char* const names[] = {"means", "quats", "scales", "opacities", "sh"};
         return fail(GSTH_NOT_FINITE, "%s", names[bad]);
     }
-    if (!gsth::prefix_slots(splats->n, lists->slots))
+    if (!gsth::number_slots(splats->n, *lists))
         return fail(GSTH_TOO_LARGE, "%s", "more than 2^31 (tile, splat) pairs; are the scales in metres?");
     return GSTH_OK;
 }
@@ -123,14 +142,14 @@ int gsth_backward(const GsthSplats* splats, const GsthCamera* camera, const Gsth
 }
 
 int gsth_rig(const GsthRigged* rigged, float* means, float* quats, float* scales, float* opacities, int32_t threads) {
-    if (!gsth::rig(*rigged, means, quats, scales, opacities, clamp_threads(threads)))
+    if (!kernels().rig(*rigged, means, quats, scales, opacities, clamp_threads(threads)))
         return fail(GSTH_BAD_ARGUMENT, "%s", "face_ids or faces point past the end of the mesh");
     return GSTH_OK;
 }
 
 int gsth_rig_backward(const GsthRigged* rigged, const GsthRigGrads* grads, int32_t threads) {
     return guarded([&] {
-        gsth::rig_backward(*rigged, *grads, clamp_threads(threads));
+        kernels().rig_backward(*rigged, *grads, clamp_threads(threads));
         return int(GSTH_OK);
     });
 }

@@ -21,13 +21,14 @@
 #include "../include/splat_math.h"
 #include "blend_impl.h"
 #include "project_impl.h"
+#include "rig_impl.h"
 #include "ssim_impl.h"
 
 namespace gsth {
 
 const Kernels& kernels_avx512() {
-    static constexpr Kernels table = {"avx512",    kTileW,             kTileH,      project_all, blend_all,
-                                      blend_backward_all, project_backward_all, l1_ssim_all};
+    static constexpr Kernels table = {"avx512", kTileW, kTileH, project_all, blend_all, blend_backward_all,
+                                      project_backward_all, rig_all, rig_backward_all, l1_ssim_all};
     return table;
 }
 

@@ -1,7 +1,8 @@
 // Blending of one tile at a time, forward and backward. Included once per instruction set, after simd.h.
 //
 // A tile is 8 x 8 blocks of kLanes pixels, so a 64-bit mask says which blocks a splat touches. Forward goes block by
-// block (the pixels' state stays in registers), backward splat by splat (the splat's gradient sums do).
+// block (the pixels' state stays in registers), backward splat by splat (the splat's gradient sums do). A pixel that has
+// finished leaves its block's `alive` mask.
 #pragma once
 
 namespace {
@@ -30,14 +31,19 @@ typedef float Rows __attribute__((vector_size(32)));
 typedef int32_t RowInts __attribute__((vector_size(32)));
 typedef uint8_t RowBytes __attribute__((vector_size(8)));
 
-inline Rows root8(Rows x) {
 #if GSTH_ISA == 512 || GSTH_ISA == 2
-    return _mm256_sqrt_ps(x);
+inline Rows root8(Rows x) { return _mm256_sqrt_ps(x); }
+inline Rows clamped(Rows x, Rows low, Rows high) { return _mm256_min_ps(_mm256_max_ps(x, low), high); }
 #else
+inline Rows root8(Rows x) {
     for (int i = 0; i < 8; ++i) x[i] = std::sqrt(x[i]);
     return x;
-#endif
 }
+inline Rows clamped(Rows x, Rows low, Rows high) {
+    x = x > low ? x : low;
+    return x < high ? x : high;
+}
+#endif
 
 // Bit 8 * row + column is set where the ellipse alpha = 1/255 may touch a pixel centre of that block: all eight rows of
 // blocks at once. Within a strip of rows the ellipse reaches furthest right at its rightmost point, or, where that lies
@@ -47,15 +53,13 @@ inline uint64_t touched_blocks(const float* pack, float x, float y) {
     const Rows zero = {};
     const Rows top = row * float(kBlockH) + (0.5f - y), bottom = top + float(kBlockH - 1);
     const float turn = pack[kTurn], slope = pack[kSlope], curve = pack[kCurve], width2 = pack[kWidth2];
-    Rows at_right = zero + turn, at_left = zero - turn;
-    at_right = at_right < top ? top : at_right, at_right = at_right > bottom ? bottom : at_right;
-    at_left = at_left < top ? top : at_left, at_left = at_left > bottom ? bottom : at_left;
+    const Rows at_right = clamped(zero + turn, top, bottom), at_left = clamped(zero - turn, top, bottom);
     const Rows right2 = width2 - curve * at_right * at_right, left2 = width2 - curve * at_left * at_left;
-    Rows right = x + slope * at_right + root8(right2 > zero ? right2 : zero);
-    Rows left = x + slope * at_left - root8(left2 > zero ? left2 : zero);
-    left = (left + 0.5f) * (1.f / kBlockW), right = (right - 0.5f) * (1.f / kBlockW) + 1.f;
-    left = left > zero ? left : zero, left = left < 8.f ? left : zero + 8.f;
-    right = right > zero ? right : zero, right = right < 8.f ? right : zero + 8.f;
+    const Rows far = zero + 3e38f, eight = zero + 8.f;
+    Rows right = x + slope * at_right + root8(clamped(right2, zero, far));
+    Rows left = x + slope * at_left - root8(clamped(left2, zero, far));
+    left = clamped((left + 0.5f) * (1.f / kBlockW), zero, eight);
+    right = clamped((right - 0.5f) * (1.f / kBlockW) + 1.f, zero, eight);
     right = right2 > zero ? right : zero;
     // Blocks first .. last - 1.
     const RowInts first = __builtin_convertvector(left, RowInts), last = __builtin_convertvector(right, RowInts);
@@ -93,7 +97,8 @@ inline const float* pack_of(const GsthLists& lists, int entry) {
     return lists.packs + ptrdiff_t(lists.entries[2 * ptrdiff_t(entry)]) * GSTH_PACK_FLOATS;
 }
 
-inline void prefetch(const GsthLists& lists, int entry, int end) {
+// Must be inlined early: GCC takes a function that only prefetches for one without effect, and drops its calls.
+__attribute__((always_inline)) inline void prefetch(const GsthLists& lists, int entry, int end) {
     if (entry < end) __builtin_prefetch(pack_of(lists, entry));
 }
 
@@ -102,83 +107,111 @@ inline Drop drop_of(const float* pack, const Tile& tile) {
             {pack[kRed], pack[kGreen], pack[kBlue]}, pack[kZ]};
 }
 
-// The step that both passes must take alike. transmittance is negative where the pixel has finished.
+// The step that both passes must take alike: alpha is 0 where a pixel is not coloured.
 struct Touch {
     Vec dx, dy, exponent, alpha, next;
-    Mask seen, hit, stop;  // open pixels where alpha >= 1/255: those drawn, and those that finish instead
+    Mask seen, stop;  // living pixels where alpha >= 1/255; those of them that finish instead of being coloured
 };
 
-inline Touch touch(const Drop& s, Vec px, Vec py, Vec transmittance) {
+__attribute__((always_inline)) inline Touch touch(const Drop& s, Vec px, Vec py, Vec left_over, Mask& alive) {
     Touch t;
     t.dx = px - s.x, t.dy = py - s.y;
     const Vec cross = fma(all(s.b), t.dx, s.c * t.dy);
     t.exponent = fnma(t.dy, cross, fnma(s.a * t.dx, t.dx, all(s.log2_opacity)));
-    t.alpha = smaller(exp2_of(larger(t.exponent, all(-100.f))), all(kAlphaMax));
-    t.next = fnma(t.alpha, transmittance, transmittance);
-    t.seen = both(at_least(t.exponent, all(kLog2AlphaMin)), above(transmittance, Vec{}));
-    const Mask open = above(t.next, all(kTransmittanceMin));
-    t.hit = both(t.seen, open), t.stop = first_only(t.seen, open);
+    t.seen = at_least(alive, t.exponent, all(kLog2AlphaMin));
+    t.alpha = keep(t.seen, smaller(exp2_of(t.exponent), all(kAlphaMax)));
+    t.next = fnma(t.alpha, left_over, left_over);
+    t.stop = at_least(t.seen, all(kTransmittanceMin), t.next);
+    if (__builtin_expect(any(t.stop), 0)) {
+        alive = first_only(alive, t.stop);
+        t.alpha = keep(alive, t.alpha);
+        t.next = fnma(t.alpha, left_over, left_over);
+    }
     return t;
-}
-
-inline Vec advance(const Touch& t, Vec transmittance) {
-    return pick(t.stop, -transmittance, pick(t.hit, t.next, transmittance));
 }
 
 struct Canvas {
     alignas(64) float left_over[kBlocks][kLanes], color[3][kBlocks][kLanes], z[kBlocks][kLanes];
+    Mask alive[kBlocks];
 };
 
+// Pixels of a block that lie in the image.
+inline Mask pixels_inside(const Tile& tile, const GsthCamera& camera, int block) {
+    alignas(64) float inside[kLanes] = {};
+    each_pixel(tile, camera, block, [&](ptrdiff_t, int i) { inside[i] = 1.f; });
+    return at_least(every_lane(), load(inside), all(0.5f));
+}
+
+inline bool is_whole(const Tile& tile, const GsthCamera& camera) {
+    return tile.left + kTileW <= camera.width && tile.top + kTileH <= camera.height;
+}
+
 inline void start(Canvas& canvas, const Tile& tile, const GsthCamera& camera) {
+    const bool whole = is_whole(tile, camera);
     for (int b = 0; b < kBlocks; ++b) {
-        store(canvas.left_over[b], all(-1.f));
+        store(canvas.left_over[b], all(1.f));
         store(canvas.z[b], Vec{});
         for (int j = 0; j < 3; ++j) store(canvas.color[j][b], Vec{});
-        if (tile.inside >> b & 1) each_pixel(tile, camera, b, [&](ptrdiff_t, int i) { canvas.left_over[b][i] = 1.f; });
+        canvas.alive[b] = whole ? every_lane() : pixels_inside(tile, camera, b);
     }
 }
 
 // Draws the listed drops on one block; false when all its pixels have finished.
+template <bool kRecord>
 inline bool blend_block(Canvas& canvas, int b, const LaneOffsets& lanes, const Drop* drops, const uint8_t* list,
                         int count, uint64_t* hits) {
     const Vec px = load(lanes.x) + float(b % 8 * kBlockW), py = load(lanes.y) + float(b / 8 * kBlockH);
     Vec left_over = load(canvas.left_over[b]), z = load(canvas.z[b]);
     Vec red = load(canvas.color[0][b]), green = load(canvas.color[1][b]), blue = load(canvas.color[2][b]);
-    bool open = true;
+    Mask alive = canvas.alive[b];
     for (int i = 0; i < count; ++i) {
         const Drop& s = drops[list[i]];
-        const Touch t = touch(s, px, py, left_over);
-        const Vec weight = keep(t.hit, t.alpha * left_over);
+        const Touch t = touch(s, px, py, left_over, alive);
+        const Vec weight = t.alpha * left_over;
         red = fma(weight, all(s.color[0]), red), green = fma(weight, all(s.color[1]), green);
         blue = fma(weight, all(s.color[2]), blue), z = fma(weight, all(s.z), z);
-        hits[list[i]] |= uint64_t(any(t.seen)) << b;
-        left_over = advance(t, left_over);
-        if (any(t.stop)) {
-            open = any(above(left_over, Vec{}));
-            if (!open) break;
-        }
+        if (kRecord) hits[list[i]] |= uint64_t(any(t.seen)) << b;
+        left_over = t.next;
+        if (__builtin_expect(any(t.stop), 0) && !any(alive)) break;
     }
     store(canvas.left_over[b], left_over), store(canvas.z[b], z);
     store(canvas.color[0][b], red), store(canvas.color[1][b], green), store(canvas.color[2][b], blue);
-    return open;
+    canvas.alive[b] = alive;
+    return any(alive);
+}
+
+// Calls put(row-major pixel, lane) as each_pixel does, without its tests where the tile lies in the image as a whole.
+template <class Put>
+inline void each_block_pixel(const Tile& tile, const GsthCamera& camera, bool whole, int block, Put&& put) {
+    if (!whole) return each_pixel(tile, camera, block, put);
+    const ptrdiff_t corner =
+        ptrdiff_t(tile.top + block / 8 * kBlockH) * camera.width + tile.left + block % 8 * kBlockW;
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) put(corner + ptrdiff_t(i / kBlockW) * camera.width + i % kBlockW, i);
 }
 
 inline void finish(const Canvas& canvas, const Tile& tile, const GsthCamera& camera, const float* background,
                    int stride, float* rgb, float* alpha, float* depth) {
+    const bool whole = is_whole(tile, camera);
     for (uint64_t left = tile.inside; left; left &= left - 1) {
         const int b = __builtin_ctzll(left);
-        const Vec left_over = load(canvas.left_over[b]), open = larger(left_over, -left_over);
-        alignas(64) float rest[kLanes], z[kLanes];
-        store(rest, open), store(z, load(canvas.z[b]) / larger(1.f - open, all(1e-10f)));
-        each_pixel(tile, camera, b, [&](ptrdiff_t pixel, int i) {
+        const Vec rest_v = load(canvas.left_over[b]);
+        alignas(64) float rest[kLanes], hit[kLanes], z[kLanes], color[3][kLanes];
+        store(rest, rest_v), store(hit, 1.f - rest_v);
+        store(z, load(canvas.z[b]) / larger(1.f - rest_v, all(1e-10f)));
+        for (int j = 0; j < 3; ++j) {
+            const Vec plain = load(canvas.color[j][b]);
+            store(color[j], stride ? plain : plain + rest_v * background[j]);
+        }
+        each_block_pixel(tile, camera, whole, b, [&](ptrdiff_t pixel, int i) {
             for (int j = 0; j < 3; ++j)
-                rgb[3 * pixel + j] = canvas.color[j][b][i] + rest[i] * background[stride * pixel + j];
-            alpha[pixel] = 1.f - rest[i];
-            depth[pixel] = z[i];
+                rgb[3 * pixel + j] = stride ? color[j][i] + rest[i] * background[3 * pixel + j] : color[j][i];
+            alpha[pixel] = hit[i], depth[pixel] = z[i];
         });
     }
 }
 
+template <bool kRecord>
 inline void blend_tile(const Tile& tile, const GsthCamera& camera, const GsthLists& lists, const LaneOffsets& lanes,
                        Canvas& canvas) {
     Drop drops[kChunk];
@@ -187,22 +220,21 @@ inline void blend_tile(const Tile& tile, const GsthCamera& camera, const GsthLis
     start(canvas, tile, camera);
     for (int begin = tile.begin; begin < tile.end; begin += kChunk) {
         const int count = tile.end - begin < kChunk ? tile.end - begin : kChunk;
-        uint64_t* hits = lists.hits + begin;
-        std::memset(hits, 0, size_t(count) * sizeof(uint64_t));
+        uint64_t* hits = kRecord ? lists.hits + begin : nullptr;
+        if (kRecord) std::memset(hits, 0, size_t(count) * sizeof(uint64_t));
         if (!open) continue;
-        int counts[kBlocks] = {};
+        uint8_t* ends[kBlocks];
+        for (int b = 0; b < kBlocks; ++b) ends[b] = blocks[b];
         for (int i = 0; i < count; ++i) {
             prefetch(lists, begin + i + kAhead, tile.end);
             const float* pack = pack_of(lists, begin + i);
             drops[i] = drop_of(pack, tile);
-            for (uint64_t m = touched_blocks(pack, drops[i].x, drops[i].y) & open; m; m &= m - 1) {
-                const int b = __builtin_ctzll(m);
-                blocks[b][counts[b]++] = uint8_t(i);
-            }
+            for (uint64_t m = touched_blocks(pack, drops[i].x, drops[i].y) & open; m; m &= m - 1)
+                *ends[__builtin_ctzll(m)]++ = uint8_t(i);
         }
         for (uint64_t m = open; m; m &= m - 1) {
-            const int b = __builtin_ctzll(m);
-            if (!blend_block(canvas, b, lanes, drops, blocks[b], counts[b], hits)) open &= ~(1ull << b);
+            const int b = __builtin_ctzll(m), listed = int(ends[b] - blocks[b]);
+            if (!blend_block<kRecord>(canvas, b, lanes, drops, blocks[b], listed, hits)) open &= ~(1ull << b);
         }
     }
 }
@@ -214,7 +246,8 @@ void blend_all(const GsthCamera& camera, const GsthLists& lists, const Grid& gri
     for (int index = 0; index < grid.columns * grid.rows; ++index) {
         const Tile tile(index, grid, camera, lists);
         Canvas canvas;
-        blend_tile(tile, camera, lists, lanes, canvas);
+        if (lists.hits) blend_tile<true>(tile, camera, lists, lanes, canvas);
+        else blend_tile<false>(tile, camera, lists, lanes, canvas);
         finish(canvas, tile, camera, background, stride, rgb, alpha, depth);
     }
 }
@@ -223,14 +256,17 @@ void blend_all(const GsthCamera& camera, const GsthLists& lists, const Grid& gri
 // the part of (v . final values) that lies behind what has been drawn so far.
 struct BackCanvas {
     alignas(64) float left_over[kBlocks][kLanes], rest[kBlocks][kLanes], v[4][kBlocks][kLanes];
+    Mask alive[kBlocks];
 };
 
 inline void start_backward(BackCanvas& canvas, const Tile& tile, const GsthCamera& camera, const GsthImageGrads& g) {
+    const bool whole = is_whole(tile, camera);
     for (uint64_t m = tile.inside; m; m &= m - 1) {
         const int b = __builtin_ctzll(m);
-        store(canvas.left_over[b], all(-1.f)), store(canvas.rest[b], Vec{});
+        store(canvas.left_over[b], all(1.f)), store(canvas.rest[b], Vec{});
         for (int j = 0; j < 4; ++j) store(canvas.v[j][b], Vec{});
-        each_pixel(tile, camera, b, [&](ptrdiff_t pixel, int i) {
+        canvas.alive[b] = whole ? every_lane() : pixels_inside(tile, camera, b);
+        each_block_pixel(tile, camera, whole, b, [&](ptrdiff_t pixel, int i) {
             const float alpha = g.alpha[pixel], v_alpha = g.v_alpha ? g.v_alpha[pixel] : 0.f;
             const float safe = alpha > 1e-10f ? alpha : 1e-10f;
             // depth = sum / alpha: its gradient goes to the sum, and back through alpha.
@@ -241,7 +277,7 @@ inline void start_backward(BackCanvas& canvas, const Tile& tile, const GsthCamer
                 canvas.v[j][b][i] = g.v_rgb[3 * pixel + j];
                 rest += g.v_rgb[3 * pixel + j] * g.rgb[3 * pixel + j];
             }
-            canvas.v[3][b][i] = v_sum, canvas.rest[b][i] = rest, canvas.left_over[b][i] = 1.f;
+            canvas.v[3][b][i] = v_sum, canvas.rest[b][i] = rest;
         });
     }
 }
@@ -253,8 +289,8 @@ inline void entry_backward(BackCanvas& canvas, const LaneOffsets& lanes, const D
         const int b = __builtin_ctzll(hits);
         const Vec px = load(lanes.x) + float(b % 8 * kBlockW), py = load(lanes.y) + float(b / 8 * kBlockH);
         const Vec left_over = load(canvas.left_over[b]);
-        const Touch t = touch(s, px, py, left_over);
-        const Vec weight = keep(t.hit, t.alpha * left_over);
+        const Touch t = touch(s, px, py, left_over, canvas.alive[b]);
+        const Vec weight = t.alpha * left_over;
         const Vec red = load(canvas.v[0][b]), green = load(canvas.v[1][b]), blue = load(canvas.v[2][b]);
         Vec own = fma(red, all(s.color[0]), fma(green, all(s.color[1]), blue * s.color[2]));
         if (kDepth) {
@@ -263,9 +299,10 @@ inline void entry_backward(BackCanvas& canvas, const LaneOffsets& lanes, const D
         }
         const Vec rest = fnma(weight, own, load(canvas.rest[b]));
         store(canvas.rest[b], rest);
-        store(canvas.left_over[b], advance(t, left_over));
+        store(canvas.left_over[b], t.next);
         const Vec v_alpha = fnma(rest, reciprocal(1.f - t.alpha), own * left_over);
-        const Mask free = both(t.hit, at_least(all(-0.014499569695115089f), t.exponent));  // log2(0.99): not clamped
+        // Where alpha is held at its maximum the splat's shape has no say. log2(0.99) is where that begins.
+        const Mask free = at_least(every_lane(), all(-0.014499569695115089f), t.exponent);
         const Vec g = keep(free, v_alpha * t.alpha), gx = g * t.dx, gy = g * t.dy;
         m[0] += gx, m[1] += gy, m[2] = fma(gx, t.dx, m[2]), m[3] = fma(gx, t.dy, m[3]), m[4] = fma(gy, t.dy, m[4]);
         m[5] += g;

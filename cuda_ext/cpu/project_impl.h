@@ -7,60 +7,40 @@ using namespace gsth;
 
 constexpr int kMaxBases = 16;
 
-// Memory without std containers: their templates must not be compiled for one instruction set and linked for all.
-struct Scratch {
-    float* memory;
-    explicit Scratch(size_t floats) : memory(static_cast<float*>(std::malloc(floats * sizeof(float) + 1))) {
-        if (!memory) throw std::bad_alloc();
+// Up to kLanes splats in a row; lanes past the end repeat the last one and are not written.
+struct Run {
+    int64_t first;
+    Ints lane;
+    Mask on;
+
+    Run(int64_t begin, int64_t end) : first(begin) {
+        const int valid = end - begin < kLanes ? int(end - begin) : kLanes;
+        for (int i = 0; i < kLanes; ++i) lane[i] = i < valid ? i : valid - 1;
+        on = first_lanes(valid);
     }
-    ~Scratch() { std::free(memory); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
+    // Component j of a row-major array [n width].
+    Vec read(const float* p, int width, int j) const { return load_at(p + first * width + j, lane * width); }
+    void write(float* p, int width, int j, Vec x) const { store_at(p + first * width + j, lane * width, on, x); }
 };
 
-// Reads one component of kLanes splats; lanes past the end repeat the last splat.
-inline Vec gather(const float* p, int stride, int valid) {
-    alignas(64) float lanes[kLanes];
-    for (int i = 0; i < kLanes; ++i) lanes[i] = p[ptrdiff_t(i < valid ? i : valid - 1) * stride];
-    return load(lanes);
+inline SplatIn<Vec> load_splats(const GsthSplats& s, const Run& run) {
+    SplatIn<Vec> in = {};
+    for (int j = 0; j < 3; ++j) in.mean[j] = run.read(s.means, 3, j), in.scale[j] = run.read(s.scales, 3, j);
+    for (int j = 0; j < 4; ++j) in.quat[j] = run.read(s.quats, 4, j);
+    return in;
 }
 
-inline void scatter(float* p, int stride, int valid, Vec x) {
-    alignas(64) float lanes[kLanes];
-    store(lanes, x);
-    for (int i = 0; i < valid; ++i) p[ptrdiff_t(i) * stride] = lanes[i];
-}
-
-struct Loaded {
-    SplatIn<Vec> in;
-    Vec opacity;
-    int bad;  // index of an array with a value that is not finite, or -1
-};
-
-inline Loaded load_splats(const GsthSplats& s, int64_t first, int valid) {
-    Loaded l;
+// Index of the first array that holds a value that is not finite (0 means .. 3 opacities), or -1.
+inline int not_finite(const SplatIn<Vec>& in, Vec opacity) {
     // x * 0 is 0 for every finite x and NaN for the rest.
     Vec check[4] = {};
-    for (int j = 0; j < 3; ++j) {
-        l.in.mean[j] = gather(s.means + first * 3 + j, 3, valid);
-        l.in.scale[j] = gather(s.scales + first * 3 + j, 3, valid);
-        check[0] += l.in.mean[j] * 0.f, check[2] += l.in.scale[j] * 0.f;
-    }
-    for (int j = 0; j < 4; ++j) {
-        l.in.quat[j] = gather(s.quats + first * 4 + j, 4, valid);
-        check[1] += l.in.quat[j] * 0.f;
-    }
-    l.opacity = gather(s.opacities + first, 1, valid);
-    check[3] += l.opacity * 0.f;
-    alignas(64) float o[kLanes];
-    store(o, l.opacity);
-    // An opacity of 0 or below gives a very low logarithm, never NaN; the splat is then not drawn.
-    for (int i = 0; i < kLanes; ++i) o[i] = o[i] > 1e-30f ? log2f(o[i]) : -100.f;
-    l.in.log2_opacity = load(o);
-    l.bad = -1;
-    for (int k = 3; k >= 0; --k)
-        if (sum(check[k]) != 0.f) l.bad = k;
-    return l;
+    for (int j = 0; j < 3; ++j) check[0] += in.mean[j] * 0.f, check[2] += in.scale[j] * 0.f;
+    for (int j = 0; j < 4; ++j) check[1] += in.quat[j] * 0.f;
+    check[3] = opacity * 0.f;
+    if (sum(check[0] + check[1] + check[2] + check[3]) == 0.f) return -1;
+    for (int k = 0; k < 3; ++k)
+        if (sum(check[k]) != 0.f) return k;
+    return 3;
 }
 
 struct Direction {
@@ -80,68 +60,91 @@ inline Direction direction_of(const gsth::Camera& cam, const Vec p[3]) {
     return d;
 }
 
+// Tiles whose pixel centres the box may reach; leaves the splat's record for sorting and binning.
+inline void write_box(const gsth::Camera& cam, const Grid& grid, const GsthLists& lists, const Run& run,
+                      const SplatOut<Vec>& o) {
+    // A box that is a little too large costs a test in the tile; one too small would lose pixels to rounding.
+    constexpr float slack = 0.01f;
+    const Vec zero = {};
+    const auto low = [&](Vec v, float limit) { return nearest(smaller(larger(v - slack, zero), all(limit))); };
+    const auto high = [&](Vec v, float limit) {
+        return nearest(smaller(larger(v + (slack - 1.f), all(-1.f)), all(limit - 1.f)));
+    };
+    const Vec x0 = low(o.x - o.extent_x, cam.width), x1 = high(o.x + o.extent_x, cam.width);
+    const Vec y0 = low(o.y - o.extent_y, cam.height), y1 = high(o.y + o.extent_y, cam.height);
+    Vec some = select(x0 <= x1, o.drawn, zero);
+    some = select(y0 <= y1, some, zero);
+    const auto tiles = [&](Vec from, Vec to, int size) {
+        const float inv = 1.f / float(size);  // a power of two
+        const Ints first = __builtin_convertvector(from * inv, Ints), last = __builtin_convertvector(to * inv, Ints);
+        return some > zero ? (first | last << 16) : Ints{} + 1;
+    };
+    float* boxes = reinterpret_cast<float*>(lists.boxes);
+    run.write(boxes, 4, 0, reinterpret_cast<Vec>(tiles(x0, x1, grid.tile_w)));
+    run.write(boxes, 4, 1, reinterpret_cast<Vec>(tiles(y0, y1, grid.tile_h)));
+    run.write(boxes, 4, 2, o.z);
+}
+
 inline void project_lanes(const GsthSplats& s, const gsth::Camera& cam, const Grid& grid, const GsthLists& lists,
-                          float* means2d, float* radii, int64_t first, int valid, int& bad) {
-    const Loaded l = load_splats(s, first, valid);
+                          float* means2d, float* radii, const Run& run, int& bad) {
+    SplatIn<Vec> in = load_splats(s, run);
+    const Vec opacity = run.read(s.opacities, 1, 0), zero = {};
+    // An opacity of 0 or below gives a very low logarithm, never NaN; the splat is then not drawn.
+    in.log2_opacity = select(opacity > zero + 1e-30f, log2_of(opacity), zero - 100.f);
     Steps<Vec> steps;
-    const SplatOut<Vec> o = project(cam, l.in, steps);
+    const SplatOut<Vec> o = project(cam, in, steps);
     Vec basis[kMaxBases];
     if (s.bases > 1) {
         const Direction d = direction_of(cam, steps.p);
         sh_basis(s.bases, d.n[0], d.n[1], d.n[2], basis);
     } else {
-        sh_basis(1, o.x, o.x, o.x, basis);
-        basis[0] = all(0.28209479177387814f);
+        sh_basis(1, zero, zero, zero, basis);
     }
     Vec color[3] = {}, check = {};
     for (int k = 0; k < s.bases; ++k)
         for (int j = 0; j < 3; ++j) {
-            const Vec c = gather(s.sh + (first * s.bases + k) * 3 + j, 3 * s.bases, valid);
+            const Vec c = run.read(s.sh, 3 * s.bases, 3 * k + j);
             color[j] += basis[k] * c, check += c * 0.f;
         }
-    bad = l.bad < 0 && sum(check) != 0.f ? 4 : l.bad;
-    const Vec zero = {};
-    const Vec reach = larger(l.in.log2_opacity - kLog2AlphaMin, zero) * 1.0001f + 1e-3f;
+    bad = not_finite(in, opacity);
+    if (bad < 0 && sum(check) != 0.f) bad = 4;
+    const Vec reach = larger(o.log2_opacity - kLog2AlphaMin, zero) * 1.0001f + 1e-3f;
     const Vec a = (0.5f * kLog2E) * o.a, inv_yy = 1.f / o.cov_yy;
     const Vec fields[GSTH_PACK_FLOATS] = {
-        o.x, o.y, a, kLog2E * o.b, (0.5f * kLog2E) * o.c, l.in.log2_opacity, larger(color[0] + 0.5f, zero),
-        larger(color[1] + 0.5f, zero), larger(color[2] + 0.5f, zero), o.z, select(o.drawn > zero, o.extent_x, zero), o.extent_y,
+        o.x, o.y, a, kLog2E * o.b, (0.5f * kLog2E) * o.c, o.log2_opacity, larger(color[0] + 0.5f, zero),
+        larger(color[1] + 0.5f, zero), larger(color[2] + 0.5f, zero), o.z, o.drawn, zero,
         o.cov_xy / o.cov_xx * o.extent_x, o.cov_xy * inv_yy, o.det * inv_yy * inv_yy, reach / a};
-    for (int f = 0; f < GSTH_PACK_FLOATS; ++f)
-        scatter(lists.packs + first * GSTH_PACK_FLOATS + f, GSTH_PACK_FLOATS, valid, fields[f]);
-    alignas(64) float drawn[kLanes];
-    store(drawn, o.drawn);
-    for (int i = 0; i < valid; ++i) {
-        const float* pack = lists.packs + (first + i) * GSTH_PACK_FLOATS;
-        const bool on = drawn[i] != 0.f;
-        lists.slots[first + i] = on ? tile_range(pack, grid).count() : 0;
-        radii[first + i] = !on ? 0.f : pack[kExtentX] > pack[kExtentY] ? pack[kExtentX] : pack[kExtentY];
-        means2d[2 * (first + i)] = on ? pack[kX] : 0.f;
-        means2d[2 * (first + i) + 1] = on ? pack[kY] : 0.f;
-    }
+    for (int f = 0; f < GSTH_PACK_FLOATS; ++f) run.write(lists.packs, GSTH_PACK_FLOATS, f, fields[f]);
+    write_box(cam, grid, lists, run, o);
+    run.write(radii, 1, 0, select(o.drawn > zero, larger(o.extent_x, o.extent_y), zero));
+    run.write(means2d, 2, 0, select(o.drawn > zero, o.x, zero));
+    run.write(means2d, 2, 1, select(o.drawn > zero, o.y, zero));
+}
+
+inline gsth::Camera camera_of(const GsthCamera& c) {
+    return make_camera(c.viewmat, c.K, c.width, c.height, c.antialiased != 0);
 }
 
 int project_all(const GsthSplats& s, const GsthCamera& camera, const GsthLists& lists, const Grid& grid, float* means2d,
                 float* radii, int threads) {
-    const gsth::Camera cam = make_camera(camera.viewmat, camera.K, camera.width, camera.height);
+    const gsth::Camera cam = camera_of(camera);
     const int64_t groups = (s.n + kLanes - 1) / kLanes;
     int worst = 5;  // lowest index found; 5: none
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(min : worst)
     for (int64_t group = 0; group < groups; ++group) {
-        const int64_t first = group * kLanes, left = s.n - first;
         int bad;
-        project_lanes(s, cam, grid, lists, means2d, radii, first, left < kLanes ? int(left) : kLanes, bad);
+        project_lanes(s, cam, grid, lists, means2d, radii, Run(group * kLanes, s.n), bad);
         if (bad >= 0 && bad < worst) worst = bad;
     }
     return worst == 5 ? -1 : worst;
 }
 
 // Sums the gradient slots of kLanes splats: [10] vectors.
-inline void sum_slots(const GsthLists& lists, const float* slots, int64_t first, int valid, Vec total[10]) {
+inline void sum_slots(const GsthLists& lists, const float* slots, const Run& run, Vec total[10]) {
     alignas(64) float lanes[10][kLanes] = {};
-    for (int i = 0; i < valid; ++i) {
+    for (int i = 0; i <= run.lane[kLanes - 1]; ++i) {
         float sums[10] = {};
-        for (int32_t s = lists.slots[first + i]; s < lists.slots[first + i + 1]; ++s)
+        for (int32_t s = lists.slots[run.first + i]; s < lists.slots[run.first + i + 1]; ++s)
             for (int f = 0; f < 10; ++f) sums[f] += slots[ptrdiff_t(s) * GSTH_SLOT_FLOATS + f];
         for (int f = 0; f < 10; ++f) lanes[f][i] = sums[f];
     }
@@ -149,8 +152,8 @@ inline void sum_slots(const GsthLists& lists, const float* slots, int64_t first,
 }
 
 // Colour part: sh gradients out, adds what the viewing direction passes on to the centre and the rotation.
-inline void color_backward(const GsthSplats& s, const gsth::Camera& cam, const GsthSplatGrads& out, int64_t first,
-                           int valid, const Steps<Vec>& steps, const Vec v_color[3], SplatGrad<Vec>& g) {
+inline void color_backward(const GsthSplats& s, const gsth::Camera& cam, const GsthSplatGrads& out, const Run& run,
+                           const Steps<Vec>& steps, const Vec v_color[3], SplatGrad<Vec>& g) {
     Vec basis[kMaxBases], v_basis[kMaxBases];
     Direction d;
     if (s.bases > 1) d = direction_of(cam, steps.p), sh_basis(s.bases, d.n[0], d.n[1], d.n[2], basis);
@@ -158,9 +161,8 @@ inline void color_backward(const GsthSplats& s, const gsth::Camera& cam, const G
     for (int k = 0; k < s.bases; ++k) {
         v_basis[k] = Vec{};
         for (int j = 0; j < 3; ++j) {
-            const ptrdiff_t at = (first * s.bases + k) * 3 + j;
-            if (k > 0) v_basis[k] += v_color[j] * gather(s.sh + at, 3 * s.bases, valid);
-            scatter(out.sh + at, 3 * s.bases, valid, basis[k] * v_color[j]);
+            if (k > 0) v_basis[k] += v_color[j] * run.read(s.sh, 3 * s.bases, 3 * k + j);
+            run.write(out.sh, 3 * s.bases, 3 * k + j, basis[k] * v_color[j]);
         }
     }
     if (s.bases == 1) return;
@@ -177,56 +179,46 @@ inline void color_backward(const GsthSplats& s, const gsth::Camera& cam, const G
 
 // view [12]: sums of the gradients of R and t over these splats, added.
 inline void project_backward_lanes(const GsthSplats& s, const gsth::Camera& cam, const GsthLists& lists,
-                                   const float* v_means2d, const float* slots, const GsthSplatGrads& out, int64_t first,
-                                   int valid, Vec view[12]) {
-    const Loaded l = load_splats(s, first, valid);
+                                   const float* v_means2d, const float* slots, const GsthSplatGrads& out,
+                                   const Run& run, Vec view[12]) {
+    const SplatIn<Vec> in = load_splats(s, run);
     Steps<Vec> steps;
-    project_steps(cam, l.in, steps);
+    project_steps(cam, in, steps);
     Vec sums[10];
-    sum_slots(lists, slots, first, valid, sums);
-    const float* packs = lists.packs + first * GSTH_PACK_FLOATS;
-    const auto pack = [&](int field) { return gather(packs + field, GSTH_PACK_FLOATS, valid); };
-    alignas(64) float lanes[kLanes];
-    for (int i = 0; i < kLanes; ++i) lanes[i] = i < valid ? packs[i * GSTH_PACK_FLOATS + kExtentX] : 0.f;
+    sum_slots(lists, slots, run, sums);
+    const auto pack = [&](int field) { return run.read(lists.packs, GSTH_PACK_FLOATS, field); };
     const Vec zero = {};
-    const auto drawn = load(lanes) > zero;  // the others may hold infinities: their gradients are 0
+    const auto drawn = keep(run.on, pack(kDrawn)) > zero;  // the others may hold infinities: their gradients are 0
     SplatGrad<Vec> g = {};
     g.x = sums[kVx], g.y = sums[kVy], g.z = sums[kVz], g.a = sums[kVa], g.b = sums[kVb], g.c = sums[kVc];
-    if (v_means2d) {
-        g.x += gather(v_means2d + 2 * first, 2, valid), g.y += gather(v_means2d + 2 * first + 1, 2, valid);
-    }
+    g.log_opacity = sums[kVLogOpacity];
+    if (v_means2d) g.x += run.read(v_means2d, 2, 0), g.y += run.read(v_means2d, 2, 1);
     const Vec v_color[3] = {select(pack(kRed) > zero, sums[kVRed], zero), select(pack(kGreen) > zero, sums[kVGreen], zero),
                             select(pack(kBlue) > zero, sums[kVBlue], zero)};
-    color_backward(s, cam, out, first, valid, steps, v_color, g);
-    project_backward(cam, l.in, steps, pack(kA) * (2.f * kLn2), pack(kB) * kLn2, pack(kC) * (2.f * kLn2), g);
-    for (int j = 0; j < 3; ++j) {
-        scatter(out.means + first * 3 + j, 3, valid, select(drawn, g.mean[j], zero));
-        scatter(out.scales + first * 3 + j, 3, valid, select(drawn, g.scale[j], zero));
-    }
-    for (int j = 0; j < 4; ++j) scatter(out.quats + first * 4 + j, 4, valid, select(drawn, g.quat[j], zero));
-    scatter(out.opacities + first, 1, valid, select(drawn, sums[kVLogOpacity] / l.opacity, zero));
-    scatter(out.grad_px + first, 1, valid, select(drawn, root(g.x * g.x + g.y * g.y), zero));
+    color_backward(s, cam, out, run, steps, v_color, g);
+    project_backward(cam, in, steps, pack(kA) * (2.f * kLn2), pack(kB) * kLn2, pack(kC) * (2.f * kLn2), g);
+    const auto give = [&](float* p, int width, int j, Vec x) { run.write(p, width, j, select(drawn, x, zero)); };
+    for (int j = 0; j < 3; ++j) give(out.means, 3, j, g.mean[j]), give(out.scales, 3, j, g.scale[j]);
+    for (int j = 0; j < 4; ++j) give(out.quats, 4, j, g.quat[j]);
+    give(out.opacities, 1, 0, g.log_opacity / run.read(s.opacities, 1, 0));
+    give(out.grad_px, 1, 0, root(g.x * g.x + g.y * g.y));
     for (int j = 0; j < 9; ++j) view[j] += select(drawn, g.R[j], zero);
     for (int j = 0; j < 3; ++j) view[9 + j] += select(drawn, g.p[j], zero);
 }
 
 void project_backward_all(const GsthSplats& s, const GsthCamera& camera, const GsthLists& lists, const float* v_means2d,
                           const float* slots, const GsthSplatGrads& out, int threads) {
-    const gsth::Camera cam = make_camera(camera.viewmat, camera.K, camera.width, camera.height);
+    const gsth::Camera cam = camera_of(camera);
     // The camera's sums are made per run of 1024 splats, then in order, so that threads do not change them.
     constexpr int64_t kRun = 1024;
     const int64_t runs = (s.n + kRun - 1) / kRun;
-    const Scratch scratch(size_t(runs) * 12);
-    float* partial = scratch.memory;
+    float* partial = static_cast<float*>(arena(size_t(runs) * 12 * sizeof(float)));
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t run = 0; run < runs; ++run) {
         Vec view[12] = {};
         const int64_t end = (run + 1) * kRun < s.n ? (run + 1) * kRun : s.n;
-        for (int64_t first = run * kRun; first < end; first += kLanes) {
-            const int64_t left = end - first;
-            project_backward_lanes(s, cam, lists, v_means2d, slots, out, first, left < kLanes ? int(left) : kLanes,
-                                   view);
-        }
+        for (int64_t first = run * kRun; first < end; first += kLanes)
+            project_backward_lanes(s, cam, lists, v_means2d, slots, out, Run(first, end), view);
         for (int j = 0; j < 12; ++j) partial[run * 12 + j] = sum(view[j]);
     }
     double total[12] = {};

@@ -26,6 +26,7 @@ typedef int32_t Mask __attribute__((vector_size(16)));
 constexpr int kLanes = sizeof(Vec) / sizeof(float);
 typedef float VecAnywhere __attribute__((vector_size(sizeof(Vec)), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(sizeof(Vec))));
+typedef int32_t IntsAnywhere __attribute__((vector_size(sizeof(Vec)), aligned(4), may_alias));
 
 inline Vec all(float x) {
 #if GSTH_ISA == 512
@@ -41,20 +42,20 @@ inline void store(float* p, Vec x) { *reinterpret_cast<VecAnywhere*>(p) = x; }
 
 // Used by the shared arithmetic, where conditions are the vectors that GCC's comparisons give.
 inline Vec select(Ints yes, Vec a, Vec b) { return yes ? a : b; }
-inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
-inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
 
 #if GSTH_ISA == 512
+inline Vec larger(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+inline Vec smaller(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 inline Vec root(Vec x) { return _mm512_sqrt_ps(x); }
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }
-inline Mask at_least(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
-inline Mask above(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
-inline Mask both(Mask a, Mask b) { return _kand_mask16(a, b); }
+// Comparisons give false for the lanes outside `among`; keep() gives 0 for those outside m.
+inline Mask at_least(Mask among, Vec a, Vec b) { return _mm512_mask_cmp_ps_mask(among, a, b, _CMP_GE_OQ); }
 inline Mask first_only(Mask a, Mask b) { return _kandn_mask16(b, a); }
-inline Vec pick(Mask m, Vec a, Vec b) { return _mm512_mask_blend_ps(m, b, a); }
 inline Vec keep(Mask m, Vec a) { return _mm512_maskz_mov_ps(m, a); }
 inline bool any(Mask m) { return m != 0; }
+inline Mask every_lane() { return 0xffff; }
+inline Mask first_lanes(int count) { return Mask((1u << count) - 1); }
 inline Vec reciprocal(Vec x) {
     const Vec r = _mm512_rcp14_ps(x);
     return r * fnma(x, r, all(2.f));
@@ -62,6 +63,8 @@ inline Vec reciprocal(Vec x) {
 inline Vec nearest(Vec x) { return _mm512_roundscale_ps(x, 0); }
 inline Vec times_power_of_2(Vec x, Vec n) { return _mm512_scalef_ps(x, n); }
 #elif GSTH_ISA == 2
+inline Vec larger(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+inline Vec smaller(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 inline Vec root(Vec x) { return _mm256_sqrt_ps(x); }
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }
@@ -72,6 +75,8 @@ inline Vec reciprocal(Vec x) {
 }
 inline Vec nearest(Vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 #else
+inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
 inline Vec root(Vec x) {
     for (int i = 0; i < kLanes; ++i) x[i] = std::sqrt(x[i]);
     return x;
@@ -87,26 +92,61 @@ inline Vec nearest(Vec x) {
 #endif
 
 #if GSTH_ISA != 512
-inline Mask at_least(Vec a, Vec b) { return a >= b; }
-inline Mask above(Vec a, Vec b) { return a > b; }
-inline Mask both(Mask a, Mask b) { return a & b; }
+inline Mask at_least(Mask among, Vec a, Vec b) { return among & (a >= b); }
 inline Mask first_only(Mask a, Mask b) { return a & ~b; }
-inline Vec pick(Mask m, Vec a, Vec b) { return m ? a : b; }
 inline Vec keep(Mask m, Vec a) { return reinterpret_cast<Vec>(reinterpret_cast<Mask>(a) & m); }
+inline Mask every_lane() { return ~Mask{}; }
+inline Mask first_lanes(int count) {
+    Mask m;
+    for (int i = 0; i < kLanes; ++i) m[i] = i < count ? -1 : 0;
+    return m;
+}
 inline Vec times_power_of_2(Vec x, Vec n) {
     return reinterpret_cast<Vec>(reinterpret_cast<Ints>(x) + (__builtin_convertvector(n, Ints) << 23));
 }
 #endif
 
-// 2^x for -126 < x < 126, relative error 1e-7 (minimax polynomial of degree 5 on [-0.5, 0.5]).
+// The floats p[index[lane]].
+inline Vec load_at(const float* p, Ints index) {
+#if GSTH_ISA == 512
+    return _mm512_i32gather_ps(reinterpret_cast<__m512i>(index), p, 4);
+#elif GSTH_ISA == 2
+    return _mm256_i32gather_ps(p, reinterpret_cast<__m256i>(index), 4);
+#else
+    return Vec{p[index[0]], p[index[1]], p[index[2]], p[index[3]]};
+#endif
+}
+
+// Writes the lanes of m to p[index[lane]].
+inline void store_at(float* p, Ints index, Mask m, Vec x) {
+#if GSTH_ISA == 512
+    _mm512_mask_i32scatter_ps(p, m, reinterpret_cast<__m512i>(index), x, 4);
+#else
+    for (int i = 0; i < kLanes; ++i)
+        if (m[i]) p[index[i]] = x[i];
+#endif
+}
+
+// 2^x for -126 < x < 126, relative error 3e-06 (minimax polynomial of degree 4 on [-0.5, 0.5]). What it gives outside is
+// finite or not as it comes: callers mask it.
 inline Vec exp2_of(Vec x) {
     const Vec n = nearest(x), f = x - n;
-    Vec p = fma(f, all(1.32647e-3f), all(9.67152e-3f));
-    p = fma(f, p, all(5.550734e-2f));
-    p = fma(f, p, all(2.4022242e-1f));
-    p = fma(f, p, all(6.9314698e-1f));
-    p = fma(f, p, all(1.f));
+    Vec p = fma(f, all(0.00957010191f), all(0.0559178603f));
+    p = fma(f, p, all(0.240247448f));
+    p = fma(f, p, all(0.693121815f));
+    p = fma(f, p, all(0.999999261f));
     return times_power_of_2(p, n);
+}
+
+// log2(x) for normal x > 0, error 1e-7: x = 2^n m with m around 1, and the series of atanh((m - 1) / (m + 1)).
+inline Vec log2_of(Vec x) {
+    constexpr int32_t root_half = 0x3f3504f3;  // bits of sqrt(0.5), the least m
+    const Ints bits = reinterpret_cast<Ints>(x), n = (bits - root_half) >> 23;
+    const Vec m = reinterpret_cast<Vec>(bits - (n << 23)), s = (m - 1.f) / (m + 1.f), square = s * s;
+    Vec p = fma(square, all(0.412198583f), all(0.577078016f));
+    p = fma(square, p, all(0.961796694f));
+    p = fma(square, p, all(2.88539008f));
+    return fma(s, p, __builtin_convertvector(n, Vec));
 }
 
 inline float sum(Vec x) {

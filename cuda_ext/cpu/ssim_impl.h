@@ -138,14 +138,16 @@ void l1_ssim_all(int h, int w, const float* image, const float* target, const fl
     if (weights)
         for (ptrdiff_t i = 0; i < ptrdiff_t(h) * w; ++i) weight_sum += weights[i];
     const double norm = 1 / (3 * (weight_sum > 2.220446049250313e-16 ? weight_sum : 2.220446049250313e-16));
-    const Scratch planes(plane * 7), work(size_t(shape.pitch) * 4 * threads), sums(size_t(h) * 4);
+    float* planes = static_cast<float*>(
+        arena((plane * 7 + size_t(shape.pitch) * 4 * threads + size_t(h) * 4 + 1) * sizeof(float)));
+    float* work = planes + plane * 7;
+    double* row_sums = reinterpret_cast<double*>(work + size_t(shape.pitch) * 4 * threads);
     SsimJob job{h, w, image, target, weights, ssim_weight, norm, {}, {}};
-    for (int s = 0; s < 4; ++s) job.blurred[s] = planes.memory + plane * s;
-    for (int s = 0; s < 3; ++s) job.derivative[s] = planes.memory + plane * (4 + s);
-    double* row_sums = reinterpret_cast<double*>(sums.memory);
+    for (int s = 0; s < 4; ++s) job.blurred[s] = planes + plane * s;
+    for (int s = 0; s < 3; ++s) job.derivative[s] = planes + plane * (4 + s);
 #pragma omp parallel num_threads(threads)
     {
-        float* mine = work.memory + size_t(shape.pitch) * 4 * omp_get_thread_num();
+        float* mine = work + size_t(shape.pitch) * 4 * omp_get_thread_num();
 #pragma omp for schedule(static)
         for (int y = 0; y < h; ++y) statistics_row(job, window, shape, y, mine);
 #pragma omp for schedule(static)

@@ -20,19 +20,28 @@ typedef struct {
     const float *means, *quats, *scales, *opacities, *sh;
 } GsthSplats;
 
-// One pinhole camera: world to camera [4 4] and intrinsics [3 3], row-major.
+// One pinhole camera: world to camera [4 4] and intrinsics [3 3], row-major. antialiased: 1 multiplies opacities by the
+// share of its area that a splat had before it was dilated (Yu et al. 2024, Mip-Splatting; gsplat's "antialiased").
 typedef struct {
     const float *viewmat, *K;
-    int32_t width, height;
+    int32_t width, height, antialiased;
 } GsthCamera;
+
+// The tiles that the box of a splat touches (none: x0 > x1), its depth's bits and its first gradient slot.
+typedef struct {
+    uint16_t x0, x1, y0, y1;
+    uint32_t depth;
+    int32_t slot;
+} GsthBox;
 
 // What the forward pass leaves for blending and for the backward pass; the caller owns the memory.
 typedef struct {
     float *packs;         // [n 16] projected splats
+    int32_t *boxes;       // [n 4] what sorting and binning read: see GsthBox
     int32_t *slots;       // [n + 1] first gradient slot of each splat; the last is the total m
     int32_t *tile_firsts; // [tiles + 1] first entry of each tile
     int32_t *entries;     // [m 2] splat and slot, tile after tile, front to back
-    uint64_t *hits;       // [m] which of the tile's 8 x 8 blocks the entry coloured
+    uint64_t *hits;       // [m] which of the tile's 8 x 8 blocks the entry coloured; NULL: no backward pass follows
 } GsthLists;
 
 // Hash of sources and flags that the library was built from; it changes with every change of this interface.

@@ -1,5 +1,5 @@
 // One splat's arithmetic, host and device: projection (EWA splatting) and spherical harmonics, forward and backward.
-// Real is float, or a SIMD vector of floats with the helpers of cpu/simd.h (select, at_least, root, larger, smaller).
+// Real is float, or a SIMD vector of floats with the helpers of cpu/simd.h (select, root, larger, smaller, log2_of).
 // The definition that this must match is gsth/render/torch_ref.py.
 #pragma once
 
@@ -25,10 +25,12 @@ struct Camera {
     float fx, fy, cx, cy, width, height;
     // The linearised projection is held beyond these slopes x/z, y/z.
     float low_x, high_x, low_y, high_y;
+    bool antialiased;
 };
 
-GSTH_INLINE Camera make_camera(const float* viewmat, const float* K, int width, int height) {
+GSTH_INLINE Camera make_camera(const float* viewmat, const float* K, int width, int height, bool antialiased) {
     Camera c;
+    c.antialiased = antialiased;
     for (int i = 0; i < 3; ++i) {
         for (int j = 0; j < 3; ++j) c.R[3 * i + j] = viewmat[4 * i + j];
         c.t[i] = viewmat[4 * i + 3];
@@ -52,6 +54,7 @@ struct SplatOut {
     Real a, b, c;           // conic xx, xy, yy
     Real extent_x, extent_y;
     Real cov_xx, cov_xy, cov_yy, det;
+    Real log2_opacity;      // compensated where the camera is antialiased
     Real drawn;             // 1 or 0
 };
 
@@ -63,6 +66,16 @@ struct Steps {
     Real M[9], B[9];          // rotation of the splat, and seen from the camera
     Real h0[3], h1[3];        // rows of (Jacobian * B * scale)
 };
+
+constexpr float kShareMin = 1e-30f;
+
+// Determinant of the image covariance before dilation: as a cross product it does not cancel for thin splats.
+template <class Real>
+GSTH_INLINE Real sharp_det(const Steps<Real>& s) {
+    const Real x = s.h0[1] * s.h1[2] - s.h0[2] * s.h1[1], y = s.h0[2] * s.h1[0] - s.h0[0] * s.h1[2],
+               z = s.h0[0] * s.h1[1] - s.h0[1] * s.h1[0];
+    return x * x + y * y + z * z;
+}
 
 template <class Real>
 GSTH_INLINE void rotation_of(const Real q[4], Real M[9]) {
@@ -116,7 +129,10 @@ GSTH_INLINE SplatOut<Real> project(const Camera& cam, const SplatIn<Real>& in, S
     out.x = cam.fx * s.p[0] * s.inv_z + cam.cx, out.y = cam.fy * s.p[1] * s.inv_z + cam.cy, out.z = s.p[2];
     out.a = yy * inv, out.b = zero - xy * inv, out.c = xx * inv;
     out.cov_xx = xx, out.cov_xy = xy, out.cov_yy = yy, out.det = det;
-    const Real reach = larger(2.f * kLn2 * (in.log2_opacity - kLog2AlphaMin), zero);
+    out.log2_opacity = in.log2_opacity;
+    if (cam.antialiased)
+        out.log2_opacity = out.log2_opacity + 0.5f * log2_of(larger(sharp_det(s) * inv, zero + kShareMin));
+    const Real reach = larger(2.f * kLn2 * (out.log2_opacity - kLog2AlphaMin), zero);
     out.extent_x = root(reach * xx), out.extent_y = root(reach * yy);
     Real drawn = select(s.p[2] >= zero + kNear, zero + 1.f, zero);
     drawn = select(reach > zero, drawn, zero);
@@ -133,6 +149,7 @@ GSTH_INLINE SplatOut<Real> project(const Camera& cam, const SplatIn<Real>& in, S
 template <class Real>
 struct SplatGrad {
     Real x, y, z, a, b, c;       // in: with respect to SplatOut
+    Real log_opacity;            // in: with respect to the natural logarithm of SplatOut's opacity
     Real mean[3], quat[4], scale[3];
     Real p[3];                   // in and out: with respect to the camera-frame centre
     Real R[9];                   // in and out: with respect to the camera's rotation
@@ -145,7 +162,17 @@ GSTH_INLINE void project_backward(const Camera& cam, const SplatIn<Real>& in, co
     const Real half_b = 0.5f * g.b;
     const Real x00 = a * g.a + b * half_b, x01 = a * half_b + b * g.c;
     const Real x10 = b * g.a + c * half_b, x11 = b * half_b + c * g.c;
-    const Real v_xx = -(x00 * a + x01 * b), v_xy = -2.f * (x00 * b + x01 * c), v_yy = -(x10 * b + x11 * c);
+    Real v_xx = -(x00 * a + x01 * b), v_xy = -2.f * (x00 * b + x01 * c), v_yy = -(x10 * b + x11 * c);
+    if (cam.antialiased) {
+        // ln of the compensation is (ln sharp - ln det) / 2; a, b, c are yy / det, -xy / det, xx / det.
+        const Real half = 0.5f * g.log_opacity, per_sharp = half / larger(sharp_det(s), a * 0.f + kShareMin);
+        const Real xx = s.h0[0] * s.h0[0] + s.h0[1] * s.h0[1] + s.h0[2] * s.h0[2];
+        const Real xy = s.h0[0] * s.h1[0] + s.h0[1] * s.h1[1] + s.h0[2] * s.h1[2];
+        const Real yy = s.h1[0] * s.h1[0] + s.h1[1] * s.h1[1] + s.h1[2] * s.h1[2];
+        v_xx = v_xx + per_sharp * yy - half * a;
+        v_xy = v_xy - 2.f * (per_sharp * xy + half * b);
+        v_yy = v_yy + per_sharp * xx - half * c;
+    }
     const Real kx = cam.fx * s.inv_z, ky = cam.fy * s.inv_z;
     Real v_B[9], v_kx = kx * 0.f, v_ky = v_kx, v_u = v_kx, v_v = v_kx;
     for (int j = 0; j < 3; ++j) {

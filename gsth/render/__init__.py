@@ -1,7 +1,7 @@
 """Rendering: Splats and Cameras in, Rendered out.
 
 A backend is a file in this room with ``unavailable(device) -> str | None`` (why it cannot run there) and
-``render(splats, cameras, background) -> Rendered``; all must agree with ``torch_ref``, the definition.
+``render(splats, cameras, background, antialiased) -> Rendered``; all must agree with ``torch_ref``, the definition.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _BACKENDS: dict[str, ModuleType] = {"native": native, "gsplat": gsplat, "torch_r
 _log = logging.getLogger(__name__)
 
 
-def render(splats: Splats, cameras: Cameras, *, background: Tensor, backend: str = "auto") -> Rendered:
+def render(
+    splats: Splats, cameras: Cameras, *, background: Tensor, backend: str = "auto", antialiased: bool = False
+) -> Rendered:
     """Draw splats, differentiable in all of them, the background and the cameras' viewmats.
 
     Args:
@@ -33,6 +35,8 @@ def render(splats: Splats, cameras: Cameras, *, background: Tensor, backend: str
         cameras: c cameras.
         background: Colour behind everything, [3] or [h w 3].
         backend: One of ``backends()``, or "auto" for the fastest that can take these tensors.
+        antialiased: Splats smaller than a pixel fade instead of growing to its size (Yu et al. 2024). What was trained
+            one way looks right only that way.
 
     Returns:
         rgb [c h w 3] over the background (not clamped), alpha, expected depth, projected centres and radii;
@@ -43,7 +47,7 @@ def render(splats: Splats, cameras: Cameras, *, background: Tensor, backend: str
         BackendError: The backend asked for cannot run here; the message says why.
     """
     _check(splats, cameras, background)
-    rendered: Rendered = _choose(backend, splats).render(splats, cameras, background)
+    rendered: Rendered = _choose(backend, splats).render(splats, cameras, background, antialiased)
     return rendered
 
 

@@ -25,8 +25,8 @@ def _struct(name: str, fields: str) -> type[ctypes.Structure]:
 
 
 SplatsC = _struct("SplatsC", "n:i64 bases:i32 means quats scales opacities sh")
-CameraC = _struct("CameraC", "viewmat K width:i32 height:i32")
-ListsC = _struct("ListsC", "packs slots tile_firsts entries hits")
+CameraC = _struct("CameraC", "viewmat K width:i32 height:i32 antialiased:i32")
+ListsC = _struct("ListsC", "packs boxes slots tile_firsts entries hits")
 ImageGradsC = _struct("ImageGradsC", "rgb alpha depth v_rgb v_alpha v_depth v_means2d")
 SplatGradsC = _struct("SplatGradsC", "means quats scales opacities sh viewmat grad_px")
 RiggedC = _struct(

@@ -27,7 +27,7 @@ def unavailable(device: torch.device) -> str | None:
     return None
 
 
-def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
+def render(splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False) -> Rendered:
     """Draw splats; see ``torch_ref.render``. ``grad_px`` is filled by backward."""
     import gsplat
 
@@ -46,6 +46,7 @@ def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
         sh_degree=math.isqrt(splats.sh.shape[1]) - 1,
         packed=False,
         render_mode="RGB+ED",
+        rasterize_mode="antialiased" if antialiased else "classic",
     )
     means2d, radii = info["means2d"], info["radii"]
     grad_px = means2d.new_zeros(means2d.shape[:2])

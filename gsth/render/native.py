@@ -41,13 +41,14 @@ def set_instruction_set(name: str) -> None:
         raise BackendError(_library.kernels().gsth_last_error().decode())
 
 
-def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
+def render(splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False) -> Rendered:
     """Draw splats as ``torch_ref`` defines it.
 
     Args:
         splats: Float32, on the CPU.
         cameras: The same; no gradient to Ks (use torch_ref for that).
         background: [3] or [h w 3].
+        antialiased: As in ``torch_ref.render``.
 
     Raises:
         InputError: A tensor is of the wrong dtype or device or holds values that are not finite; it is named.
@@ -70,9 +71,10 @@ def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
             raise InputError(f"{name}: holds values that are not finite")
     grad_px = torch.zeros(len(cameras.Ks), len(splats.means))
     means, quats, scales, opacities, sh = list(named.values())[:5]
-    w, h = cameras.width, cameras.height
+    size = (cameras.width, cameras.height)
+    record = torch.is_grad_enabled() and any(t.requires_grad for t in named.values())
     views = [
-        _raster(means, quats, scales, opacities, sh, viewmat, K, background, grad_px[view], w, h)[:5]
+        _raster(means, quats, scales, opacities, sh, viewmat, K, background, grad_px[view], *size, antialiased, record)[:5]
         for view, (viewmat, K) in enumerate(zip(cameras.viewmats, cameras.Ks, strict=True))
     ]
     rgb, alpha, depth, means2d, radii_px = (_stack(parts) for parts in zip(*views, strict=True))
@@ -126,11 +128,12 @@ def _check(code: int) -> None:
 
 
 def _structs(splats: Sequence[Tensor], camera: Sequence[Any], lists: Sequence[Tensor]) -> tuple[Any, Any, Any]:
-    """Pointers to the C structs of splats, camera (viewmat, K, width, height) and lists."""
+    """Pointers to the C structs of splats, camera (viewmat, K, width, height, antialiased) and lists."""
     means, sh = splats[0], splats[4]
     a = _library.SplatsC(means.shape[0], sh.shape[1], *map(pointer, splats))
-    b = _library.CameraC(pointer(camera[0]), pointer(camera[1]), camera[2], camera[3])
-    return ctypes.byref(a), ctypes.byref(b), ctypes.byref(_library.ListsC(*map(pointer, lists)))
+    b = _library.CameraC(pointer(camera[0]), pointer(camera[1]), *camera[2:])
+    c = _library.ListsC(*map(pointer, lists))
+    return ctypes.byref(a), ctypes.byref(b), ctypes.byref(c)
 
 
 @torch.library.custom_op("gsth::raster", mutates_args=())
@@ -146,36 +149,45 @@ def _raster(
     grad_px: Tensor,
     width: int,
     height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """rgb, alpha, depth, means2d, radii_px of one camera, then the lists; backward writes grad_px."""
+    antialiased: bool,
+    record: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """rgb, alpha, depth, means2d, radii_px of one camera, then the lists.
+
+    Backward writes grad_px; it can only follow where ``record`` is set.
+    """
     library, threads, n = _library.kernels(), torch.get_num_threads(), means.shape[0]
     splats = [t.contiguous() for t in (means, quats, scales, opacities, sh)]
     viewmat, K, background = viewmat.contiguous(), K.contiguous(), background.contiguous()
-    packs, slots = torch.empty(n, _PACK_FLOATS), torch.empty(n + 1, dtype=torch.int32)
+    packs, boxes = torch.empty(n, _PACK_FLOATS), torch.empty(n, 4, dtype=torch.int32)
+    slots = torch.empty(n + 1, dtype=torch.int32)
     tile_firsts = torch.empty(library.gsth_tiles(width, height) + 1, dtype=torch.int32)
     means2d, radii_px = torch.empty(n, 2), torch.empty(n)
-    camera = (viewmat, K, width, height)
-    a, b, c = _structs(splats, camera, (packs, slots))
+    camera = (viewmat, K, width, height, antialiased)
+    a, b, c = _structs(splats, camera, (packs, boxes, slots))
     _check(library.gsth_project(a, b, c, pointer(means2d), pointer(radii_px), threads))
     pairs = int(slots[-1])
-    entries, hits = torch.empty(pairs, 2, dtype=torch.int32), torch.empty(pairs, dtype=torch.int64)
+    entries, hits = torch.empty(pairs, 2, dtype=torch.int32), torch.empty(pairs if record else 0, dtype=torch.int64)
     rgb, alpha, depth = torch.empty(height, width, 3), torch.empty(height, width), torch.empty(height, width)
-    a, b, c = _structs(splats, camera, (packs, slots, tile_firsts, entries, hits))
+    lists = (packs, boxes, slots, tile_firsts, entries, hits)
+    a, b, c = _structs(splats, camera, lists if record else (*lists[:-1], None))
     stride = 0 if background.dim() == 1 else 3
     images = (pointer(rgb), pointer(alpha), pointer(depth))
     _check(library.gsth_blend(n, b, c, pointer(background), stride, *images, threads))
-    return rgb, alpha, depth, means2d, radii_px, packs, slots, tile_firsts, entries, hits
+    return rgb, alpha, depth, means2d, radii_px, *lists
 
 
 @_raster.register_fake
-def _(means, quats, scales, opacities, sh, viewmat, K, background, grad_px, width, height):  # type: ignore[no-untyped-def]
+def _(
+    means, quats, scales, opacities, sh, viewmat, K, background, grad_px, width, height, antialiased, record
+):  # type: ignore[no-untyped-def]
     n = means.shape[0]
     pairs = torch.library.get_ctx().new_dynamic_size()
     tiles = torch.library.get_ctx().new_dynamic_size()
     f, i = means.new_empty, torch.int32
     return (
-        f(height, width, 3), f(height, width), f(height, width), f(n, 2), f(n), f(n, _PACK_FLOATS),
-        f(n + 1, dtype=i), f(tiles, dtype=i), f(pairs, 2, dtype=i), f(pairs, dtype=torch.int64),
+        f(height, width, 3), f(height, width), f(height, width), f(n, 2), f(n), f(n, _PACK_FLOATS), f(n, 4, dtype=i),
+        f(n + 1, dtype=i), f(tiles, dtype=i), f(pairs, 2, dtype=i), f(pairs if record else 0, dtype=torch.int64),
     )  # fmt: skip
 
 
@@ -184,6 +196,7 @@ def _raster_backward(
     splats: list[Tensor],
     viewmat: Tensor,
     K: Tensor,
+    antialiased: bool,
     images: list[Tensor],
     lists: list[Tensor],
     v_rgb: Tensor,
@@ -198,8 +211,8 @@ def _raster_backward(
     incoming = [None if g is None else g.contiguous() for g in (v_rgb, v_alpha, v_depth, v_means2d)]
     out = [torch.empty_like(t) for t in (*splats, viewmat)]
     out.append(torch.empty(splats[0].shape[0]))
-    slot_grads = torch.empty(lists[4].shape[0], _SLOT_FLOATS)
-    a, b, c = _structs(splats, (viewmat, K, width, height), lists)
+    slot_grads = torch.empty(len(lists[-1]), _SLOT_FLOATS)
+    a, b, c = _structs(splats, (viewmat, K, width, height, antialiased), lists)
     image = _library.ImageGradsC(*map(pointer, images), *map(pointer, incoming))
     grads = _library.SplatGradsC(*map(pointer, out))
     threads = torch.get_num_threads()
@@ -209,7 +222,7 @@ def _raster_backward(
 
 
 @_raster_backward.register_fake
-def _(splats, viewmat, K, images, lists, v_rgb, v_alpha, v_depth, v_means2d):  # type: ignore[no-untyped-def]
+def _(splats, viewmat, K, antialiased, images, lists, v_rgb, v_alpha, v_depth, v_means2d):  # type: ignore[no-untyped-def]
     return [torch.empty_like(t) for t in (*splats, viewmat)] + [splats[0].new_empty(splats[0].shape[0])]
 
 
@@ -218,7 +231,7 @@ def _raster_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     ctx.mark_non_differentiable(radii_px, *lists)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:7], rgb, alpha, depth, *lists)
-    ctx.grad_px, ctx.background_dim = inputs[8], inputs[7].dim()
+    ctx.grad_px, ctx.background_dim, ctx.antialiased = inputs[8], inputs[7].dim(), inputs[11]
 
 
 def _raster_autograd(ctx: Any, v_rgb: Any, v_alpha: Any, v_depth: Any, v_means2d: Any, *_: Any) -> tuple[Any, ...]:
@@ -226,14 +239,15 @@ def _raster_autograd(ctx: Any, v_rgb: Any, v_alpha: Any, v_depth: Any, v_means2d
     splats, viewmat, K, images, lists = saved[:5], saved[5], saved[6], saved[7:10], saved[10:]
     if v_rgb is None:
         v_rgb = torch.zeros_like(images[0])
-    *grads, grad_px = _raster_backward(splats, viewmat, K, images, lists, v_rgb, v_alpha, v_depth, v_means2d)
+    incoming = (v_rgb, v_alpha, v_depth, v_means2d)
+    *grads, grad_px = _raster_backward(splats, viewmat, K, ctx.antialiased, images, lists, *incoming)
     ctx.grad_px.copy_(grad_px)
     v_background = None
     if ctx.needs_input_grad[7]:
         v_background = (1 - images[1])[..., None] * v_rgb
         if ctx.background_dim == 1:
             v_background = v_background.sum((0, 1))
-    return (*grads, None, v_background, None, None, None)
+    return (*grads, None, v_background, *[None] * 5)
 
 
 _raster.register_autograd(_raster_autograd, setup_context=_raster_context)

@@ -3,7 +3,8 @@
 Conventions are those of gsplat's classic rasterizer (Ye et al., JMLR 2025): EWA projection (Zwicker et al. 2002) with
 0.3 px^2 added to the image covariance, spherical harmonics up to degree 3 plus 0.5 and clamped at 0, blending front to
 back with alpha at most 0.99, contributions below 1/255 skipped, a pixel finished when its transmittance would fall to
-1e-4. Written to be read and to be compared with, not to be fast; memory stays bounded by tiles and chunks.
+1e-4. Pixel centres lie at i + 0.5, cameras look along +z with y down, quaternions are wxyz. Antialiased, opacities are
+multiplied by sqrt(det before dilation / det after) (Yu et al. 2024, Mip-Splatting). Written to be read and to be compared with, not to be fast; memory stays bounded by tiles and chunks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ DILATION_PX2 = 0.3
 ALPHA_MIN = 1.0 / 255.0
 ALPHA_MAX = 0.99
 TRANSMITTANCE_MIN = 1e-4
+_SHARE_MIN = 1e-30
+"""Least share of a splat's squared area that dilation may leave; below all precision, it keeps the root's slope finite."""
 SSIM_SIGMA_PX = 1.5
 SSIM_RADIUS_PX = 5
 SSIM_C1 = 0.01**2
@@ -74,13 +77,14 @@ def unavailable(device: torch.device) -> str | None:
     return None
 
 
-def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
+def render(splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False) -> Rendered:
     """Draw splats as the module's text defines it.
 
     Args:
         splats: n splats in the world frame.
         cameras: c pinhole cameras (skew is ignored).
         background: Colour behind everything, [3] or [h w 3].
+        antialiased: Splats smaller than a pixel fade instead of growing to its size.
 
     Returns:
         Images of every camera; ``grad_px`` is filled when the loss is propagated back.
@@ -96,7 +100,7 @@ def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
     grad_px = torch.zeros(len(cameras.Ks), count, dtype=splats.means.dtype, device=device)
     views = []
     for view, (viewmat, K) in enumerate(zip(cameras.viewmats, cameras.Ks, strict=True)):
-        seen = project(splats, viewmat, K, cameras.width, cameras.height)
+        seen = project(splats, viewmat, K, (cameras.width, cameras.height), antialiased)
         means2d = splats.means.new_zeros(count, 2).index_copy(0, seen.ids, seen.means2d)
         if means2d.requires_grad:
             means2d.register_hook(partial(_keep_norm, grad_px[view]))
@@ -112,16 +116,19 @@ def _keep_norm(kept: Tensor, grad: Tensor | None) -> None:
         kept.copy_(grad.norm(dim=-1))
 
 
-def project(splats: Splats, viewmat: Tensor, K: Tensor, width: int, height: int) -> Projected:
+def project(
+    splats: Splats, viewmat: Tensor, K: Tensor, size_px: tuple[int, int], antialiased: bool = False
+) -> Projected:
     """Splats as one camera sees them, without those that cannot touch its image.
 
     Args:
         splats: In the world frame.
         viewmat: World to camera, rigid, [4 4].
         K: Intrinsics, px, [3 3].
-        width: Of the image, px.
-        height: Of the image, px.
+        size_px: Width and height of the image.
+        antialiased: As in ``render``.
     """
+    width, height = size_px
     rotation = viewmat[:3, :3]
     ids = (splats.means @ rotation[2] + viewmat[2, 3] >= NEAR_M).nonzero().squeeze(-1)
     means_cam = splats.means[ids] @ rotation.T + viewmat[:3, 3]
@@ -140,10 +147,14 @@ def project(splats: Splats, viewmat: Tensor, K: Tensor, width: int, height: int)
     xx, xy, yy = cov[:, 0, 0] + DILATION_PX2, cov[:, 0, 1], cov[:, 1, 1] + DILATION_PX2
     det = xx * yy - xy * xy
     opacities = splats.opacities[ids]
+    if antialiased:
+        # The determinant before dilation; as a cross product it does not cancel for thin splats.
+        sharp_det = torch.linalg.cross(half[:, 0], half[:, 1]).square().sum(-1)
+        opacities = opacities * (sharp_det / det).clamp_min(_SHARE_MIN).sqrt()
     with torch.no_grad():
         reach = 2 * torch.log((opacities / ALPHA_MIN).clamp_min(1.0))
         extents = torch.sqrt(reach[:, None] * torch.stack((xx, yy), -1))
-        size = means2d.new_tensor((width, height))
+        size = means2d.new_tensor(size_px)
         inside = ((means2d + extents > 0) & (means2d - extents < size)).all(-1)
         drawn = (inside & (reach > 0) & (det > 0) & det.isfinite()).nonzero().squeeze(-1)
     conics = torch.stack((yy, -xy, xx), -1)[drawn] / det[drawn, None]

@@ -218,7 +218,7 @@ def test_operators_obey_torch() -> None:
     """Schema, autograd registration, fake tensors and ahead-of-time tracing (torch.library.opcheck)."""
     s, c = make_splats(40, 4), make_cameras(20, 18)
     leaves = [getattr(s, f).clone().requires_grad_() for f in FIELDS]
-    args = (*leaves, c.viewmats[0], c.Ks[0], torch.rand(3), torch.zeros(40), c.width, c.height)
+    args = (*leaves, c.viewmats[0], c.Ks[0], torch.rand(3), torch.zeros(40), c.width, c.height, True, True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(native._raster, args, test_utils=checks)
     splats, mesh = rigged(12)
