@@ -180,34 +180,40 @@ inline bool blend_block(Canvas& canvas, int b, const LaneOffsets& lanes, const D
     return any(alive);
 }
 
-// Calls put(row-major pixel, lane) as each_pixel does, without its tests where the tile lies in the image as a whole.
-template <class Put>
-inline void each_block_pixel(const Tile& tile, const GsthCamera& camera, bool whole, int block, Put&& put) {
-    if (!whole) return each_pixel(tile, camera, block, put);
-    const ptrdiff_t corner =
-        ptrdiff_t(tile.top + block / 8 * kBlockH) * camera.width + tile.left + block % 8 * kBlockW;
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) put(corner + ptrdiff_t(i / kBlockW) * camera.width + i % kBlockW, i);
+// One row of a tile's pixels, in and out of the blocks' layout: compilers vectorise loops over rows.
+typedef float RowOfTile[kTileW];
+typedef float Blocks[kBlocks][kLanes];
+
+inline void from_blocks(const Blocks& blocks, int y, RowOfTile& row) {
+    for (int x = 0; x < 8; ++x)
+        std::memcpy(row + x * kBlockW, blocks[y / kBlockH * 8 + x] + y % kBlockH * kBlockW, kBlockW * sizeof(float));
+}
+
+inline void to_blocks(const RowOfTile& row, int y, Blocks& blocks) {
+    for (int x = 0; x < 8; ++x)
+        std::memcpy(blocks[y / kBlockH * 8 + x] + y % kBlockH * kBlockW, row + x * kBlockW, kBlockW * sizeof(float));
 }
 
 inline void finish(const Canvas& canvas, const Tile& tile, const GsthCamera& camera, const float* background,
                    int stride, float* rgb, float* alpha, float* depth) {
-    const bool whole = is_whole(tile, camera);
-    for (uint64_t left = tile.inside; left; left &= left - 1) {
-        const int b = __builtin_ctzll(left);
-        const Vec rest_v = load(canvas.left_over[b]);
-        alignas(64) float rest[kLanes], hit[kLanes], z[kLanes], color[3][kLanes];
-        store(rest, rest_v), store(hit, 1.f - rest_v);
-        store(z, load(canvas.z[b]) / larger(1.f - rest_v, all(1e-10f)));
-        for (int j = 0; j < 3; ++j) {
-            const Vec plain = load(canvas.color[j][b]);
-            store(color[j], stride ? plain : plain + rest_v * background[j]);
+    alignas(64) float behind[3 * kTileW], out[3 * kTileW];
+    alignas(64) RowOfTile color[3], rest, hit, z;
+    if (!stride)
+        for (int i = 0; i < 3 * kTileW; ++i) behind[i] = background[i % 3];
+    const int wide = camera.width - tile.left < kTileW ? camera.width - tile.left : kTileW;
+    for (int y = 0; y < kTileH && tile.top + y < camera.height; ++y) {
+        const ptrdiff_t first = ptrdiff_t(tile.top + y) * camera.width + tile.left;
+        if (stride) std::memcpy(behind, background + 3 * first, size_t(wide) * 3 * sizeof(float));
+        for (int j = 0; j < 3; ++j) from_blocks(canvas.color[j], y, color[j]);
+        from_blocks(canvas.left_over, y, rest), from_blocks(canvas.z, y, z);
+        for (int i = 0; i < kTileW; ++i) {
+            hit[i] = 1.f - rest[i];
+            z[i] /= hit[i] > 1e-10f ? hit[i] : 1e-10f;
+            for (int j = 0; j < 3; ++j) out[3 * i + j] = color[j][i] + rest[i] * behind[3 * i + j];
         }
-        each_block_pixel(tile, camera, whole, b, [&](ptrdiff_t pixel, int i) {
-            for (int j = 0; j < 3; ++j)
-                rgb[3 * pixel + j] = stride ? color[j][i] + rest[i] * background[3 * pixel + j] : color[j][i];
-            alpha[pixel] = hit[i], depth[pixel] = z[i];
-        });
+        std::memcpy(rgb + 3 * first, out, size_t(wide) * 3 * sizeof(float));
+        std::memcpy(alpha + first, hit, size_t(wide) * sizeof(float));
+        std::memcpy(depth + first, z, size_t(wide) * sizeof(float));
     }
 }
 
@@ -259,26 +265,39 @@ struct BackCanvas {
     Mask alive[kBlocks];
 };
 
+// A row of an image [h w channels] from the tile's left edge on; zeros beyond the image.
+template <int kChannels>
+inline void read_row(const float* image, ptrdiff_t first, int wide, float* row) {
+    std::memcpy(row, image + kChannels * first, size_t(wide) * kChannels * sizeof(float));
+    std::memset(row + kChannels * wide, 0, size_t(kTileW - wide) * kChannels * sizeof(float));
+}
+
 inline void start_backward(BackCanvas& canvas, const Tile& tile, const GsthCamera& camera, const GsthImageGrads& g) {
+    alignas(64) float colors[3 * kTileW], v_colors[3 * kTileW];
+    alignas(64) RowOfTile alpha, depth, v_alpha = {}, v_depth = {}, v[4], rest;
     const bool whole = is_whole(tile, camera);
-    for (uint64_t m = tile.inside; m; m &= m - 1) {
-        const int b = __builtin_ctzll(m);
-        store(canvas.left_over[b], all(1.f)), store(canvas.rest[b], Vec{});
-        for (int j = 0; j < 4; ++j) store(canvas.v[j][b], Vec{});
+    for (int b = 0; b < kBlocks; ++b) {
+        store(canvas.left_over[b], all(1.f));
         canvas.alive[b] = whole ? every_lane() : pixels_inside(tile, camera, b);
-        each_block_pixel(tile, camera, whole, b, [&](ptrdiff_t pixel, int i) {
-            const float alpha = g.alpha[pixel], v_alpha = g.v_alpha ? g.v_alpha[pixel] : 0.f;
-            const float safe = alpha > 1e-10f ? alpha : 1e-10f;
+    }
+    const int wide = camera.width - tile.left < kTileW ? camera.width - tile.left : kTileW;
+    for (int y = 0; y < kTileH && tile.top + y < camera.height; ++y) {
+        const ptrdiff_t first = ptrdiff_t(tile.top + y) * camera.width + tile.left;
+        read_row<3>(g.rgb, first, wide, colors), read_row<3>(g.v_rgb, first, wide, v_colors);
+        read_row<1>(g.alpha, first, wide, alpha), read_row<1>(g.depth, first, wide, depth);
+        if (g.v_alpha) read_row<1>(g.v_alpha, first, wide, v_alpha);
+        if (g.v_depth) read_row<1>(g.v_depth, first, wide, v_depth);
+        for (int i = 0; i < kTileW; ++i) {
+            const float safe = alpha[i] > 1e-10f ? alpha[i] : 1e-10f;
             // depth = sum / alpha: its gradient goes to the sum, and back through alpha.
-            const float v_sum = g.v_depth ? g.v_depth[pixel] / safe : 0.f;
-            const float through_alpha = v_alpha - (alpha > 1e-10f ? v_sum * g.depth[pixel] : 0.f);
-            float rest = v_sum * g.depth[pixel] * safe - through_alpha * (1.f - alpha);
-            for (int j = 0; j < 3; ++j) {
-                canvas.v[j][b][i] = g.v_rgb[3 * pixel + j];
-                rest += g.v_rgb[3 * pixel + j] * g.rgb[3 * pixel + j];
-            }
-            canvas.v[3][b][i] = v_sum, canvas.rest[b][i] = rest;
-        });
+            const float v_sum = v_depth[i] / safe;
+            const float through_alpha = v_alpha[i] - (alpha[i] > 1e-10f ? v_sum * depth[i] : 0.f);
+            float behind = v_sum * depth[i] * safe - through_alpha * (1.f - alpha[i]);
+            for (int j = 0; j < 3; ++j) v[j][i] = v_colors[3 * i + j], behind += v_colors[3 * i + j] * colors[3 * i + j];
+            v[3][i] = v_sum, rest[i] = behind;
+        }
+        for (int j = 0; j < 4; ++j) to_blocks(v[j], y, canvas.v[j]);
+        to_blocks(rest, y, canvas.rest);
     }
 }
 
