@@ -1,10 +1,13 @@
-"""Times our rasterizer, rig and loss against the plain-torch definition, side by side, on synthetic heads.
+"""Times the CPU kernels side by side with their peers: raster, rig, loss, training step and a trained avatar's frame.
 
-    python benchmarks/raster.py                     # the whole table; writes benchmarks/results/raster.json
-    python benchmarks/raster.py --only 20k/512/0 --repeats 21 --no-reference
+    python benchmarks/raster.py                          # the whole table; writes benchmarks/results/raster.json
+    python benchmarks/raster.py --avatar me.avatar       # also a trained avatar and its per-frame pipeline
+    python benchmarks/raster.py --scenes 20k/512/0 --repeats 21 --peer-repeats 0
 
 The scene is an ellipsoid shell with skin and hair splats that covers about half of the image. Implementations take
-turns within one run, because a shared machine's speed drifts; the table gives medians, and minima in brackets.
+turns within one run, because a shared machine's speed drifts; the table gives medians, and minima in brackets. Peers
+are the definition in plain torch and, where gsplat is installed, its torch reference completed for the CPU
+(``_gsplat_cpu.py``).
 """
 
 from __future__ import annotations
@@ -13,22 +16,30 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest import mock
 
+import _gsplat_cpu
 import torch
 from torch import Tensor
 
-from gsth import render
-from gsth.render import native, torch_ref
+from gsth import math3d, render
+from gsth.avatar import Avatar
+from gsth.render import _library, native, torch_ref
 from gsth.types import Cameras, Mesh, RiggedSplats, Splats
 
-SCENES = ("20k/256/0", "20k/512/0", "60k/256/0", "60k/512/0", "20k/256/3", "60k/512/3", "100k/1024/0")
+SCENES = ("20k/256/0", "20k/512/0", "60k/512/0", "20k/512/3", "60k/512/3", "100k/512/0", "100k/1024/0")
 """Splats / image size / SH degree."""
+PEER_SCENES = ("20k/256/0", "20k/512/0", "60k/512/0")
+"""Where the slow peers are run too."""
+FIELDS = ("means", "quats", "scales", "opacities", "sh")
 RESULTS = Path(__file__).parent / "results" / "raster.json"
+Works = dict[str, Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ def head_scene(count: int, size: int, degree: int, seed: int = 0) -> tuple[Splat
     sh[:, 0] = normal
     splats = Splats(
         means=means,
-        quats=torch_ref.math3d.quat_mul(to_normal, spin),
+        quats=math3d.quat_mul(to_normal, spin),
         scales=torch.stack((sigma, second, 0.15 * sigma), -1),
         opacities=torch.sigmoid(0.5 + 2 * torch.randn(count, generator=g)),
         sh=sh,
@@ -73,7 +84,7 @@ def head_scene(count: int, size: int, degree: int, seed: int = 0) -> tuple[Splat
     return splats, Cameras(viewmats=torch.eye(4)[None], Ks=K[None], width=size, height=size)
 
 
-def interleaved(scene: str, works: dict[str, Callable[[], object]], repeats: int) -> list[Timing]:
+def interleaved(scene: str, works: Works, repeats: int) -> list[Timing]:
     """Runs every work once to warm up, then all in turn."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):
@@ -85,75 +96,215 @@ def interleaved(scene: str, works: dict[str, Callable[[], object]], repeats: int
     return [Timing(scene, name, statistics.median(t), min(t), repeats) for name, t in times.items()]
 
 
-def raster_works(splats: Splats, cameras: Cameras, backends: dict[str, object]) -> dict[str, Callable[[], object]]:
-    """Forward, and forward with backward, of each backend."""
-    fields = ("means", "quats", "scales", "opacities", "sh")
-    leaves = splats.replace(**{f: getattr(splats, f).clone().requires_grad_() for f in fields})
+def with_threads(threads: int, work: Callable[[], object]) -> Callable[[], None]:
+    """The work on so many threads; the setting is restored after it."""
+
+    def run() -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        work()
+        torch.set_num_threads(before)
+
+    return run
+
+
+def raster_works(splats: Splats, cameras: Cameras) -> Works:
+    """Forward, and forward with backward, of ours and of the peers."""
+    leaves = splats.replace(**{f: getattr(splats, f).clone().requires_grad_() for f in FIELDS})
     background = torch.ones(3)
-    v_rgb = torch.randn(1, cameras.height, cameras.width, 3, generator=torch.Generator().manual_seed(1))
+    v_rgb = torch.randn(cameras.height, cameras.width, 3, generator=torch.Generator().manual_seed(1))
 
-    def forward(backend: str) -> None:
-        with torch.no_grad():
-            render.render(splats, cameras, background=background, backend=backend)
+    def ours(backend: str) -> Callable[[Splats], Tensor]:
+        return lambda s: render.render(s, cameras, background=background, backend=backend).rgb[0]
 
-    def both(backend: str) -> None:
-        rendered = render.render(leaves, cameras, background=background, backend=backend)
-        torch.autograd.grad(rendered.rgb, [getattr(leaves, f) for f in fields], v_rgb)
+    draws = {"native": ours("native"), "torch_ref": ours("torch_ref")}
+    if _gsplat_cpu.reference() is not None:
+        draws["gsplat torch"] = lambda s: _gsplat_cpu.render(s, cameras, background)[0]
+    works: Works = {}
+    for label, draw in draws.items():
 
-    works: dict[str, Callable[[], object]] = {}
-    for label, backend in backends.items():
-        isa = label.partition(" ")[2]
-        for what, work in (("fwd", forward), ("fwd+bwd", both)):
-            works[f"{label} {what}"] = lambda work=work, backend=backend, isa=isa: (
-                native.set_instruction_set(isa) if isa else None,
-                work(backend),
-            )
+        def forward(draw: Callable[[Splats], Tensor] = draw) -> None:
+            with torch.no_grad():
+                draw(splats)
+
+        def both(draw: Callable[[Splats], Tensor] = draw) -> None:
+            torch.autograd.grad(draw(leaves), [getattr(leaves, f) for f in FIELDS], v_rgb)
+
+        works |= {f"{label} fwd": forward, f"{label} fwd+bwd": both}
     return works
 
 
+def scaling_works(works: Works, threads: int) -> Works:
+    """Ours on one thread, and on as many as there are."""
+    own = {name: work for name, work in works.items() if name.startswith("native")}
+    return own | {f"{name}, 1 thread": with_threads(1, work) for name, work in own.items()} if threads > 1 else own
+
+
+def isa_works(works: Works, isas: list[str]) -> Works:
+    """Ours with other instruction sets than the best."""
+
+    def switched(isa: str, work: Callable[[], object]) -> None:
+        best = native.instruction_set()
+        native.set_instruction_set(isa)
+        work()
+        native.set_instruction_set(best)
+
+    return {
+        f"{name}, {isa}": lambda isa=isa, work=work: switched(isa, work)
+        for isa in isas
+        for name, work in works.items()
+        if name.startswith("native")
+    }
+
+
 def list_statistics(splats: Splats, cameras: Cameras) -> dict[str, float]:
-    """How many splats are seen, how large they are and how many (tile, splat) pairs they make."""
+    """How many splats are seen, how large they are, how many pairs they make and what memory the lists take."""
     rendered = render.render(splats, cameras, background=torch.ones(3), backend="native")
-    args = (splats.means, splats.quats, splats.scales, splats.opacities, splats.sh)
-    grad_px = torch.empty(len(splats.means))
-    lists = native._raster(
-        *args, cameras.viewmats[0], cameras.Ks[0], torch.ones(3), grad_px, cameras.width, cameras.height
-    )
-    hits = lists[9].numpy().view("uint64")
+    args = [getattr(splats, f) for f in FIELDS]
+    view = (cameras.viewmats[0], cameras.Ks[0], torch.ones(3), torch.empty(len(splats.means)))
+    lists = native._raster(*args, *view, cameras.width, cameras.height, False, True)[5:]
+    hits = lists[-1].numpy().view("uint64")
     radii = rendered.radii_px[rendered.radii_px > 0]
     return {
         "visible": len(radii),
         "median_radius_px": radii.median().item(),
         "covered": (rendered.alpha > 0.5).float().mean().item(),
         "tile_pairs": len(hits),
+        "longest_list": int(lists[3].diff().max()),
         "block_pairs": int(sum(bin(int(h)).count("1") for h in hits)),
+        "lists_mb": sum(t.numel() * t.element_size() for t in lists) / 1e6,
+        "slot_gradients_mb": len(hits) * native._SLOT_FLOATS * 4 / 1e6,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
     }
 
 
-def part_works(count: int, size: int) -> dict[str, Callable[[], object]]:
-    """Rig and loss, forward with backward, ours and plain torch."""
-    g = torch.Generator().manual_seed(2)
-    image = torch.rand(size, size, 3, generator=g).requires_grad_()
-    target, weights = torch.rand(size, size, 3, generator=g), torch.rand(size, size, generator=g)
-    faces = torch.randint(0, 15000, (30000, 3), generator=g)
-    params: list[Tensor] = [torch.randn(count, d, generator=g).requires_grad_() for d in (3, 4, 3)]
-    params.append(torch.randn(count, generator=g).requires_grad_())
-    verts = torch.rand(1, 15000, 3, generator=g).requires_grad_()
-    ids, sh = torch.randint(0, 30000, (count,), generator=g), torch.zeros(count, 1, 3)
+STAGES = {"gsth_project": "project", "gsth_blend": "sort, bin and blend", "gsth_backward": "backward"}
+
+
+def stages(scene: str, splats: Splats, cameras: Cameras, repeats: int) -> list[Timing]:
+    """Where the time of forward with backward goes: inside the library's calls, and outside of them (Python, torch)."""
+    library = _library.kernels()
+    spent: dict[str, float] = {}
+    rows: dict[str, list[float]] = {label: [] for label in (*STAGES.values(), "outside the library")}
+
+    class Timed:
+        """The library, with a clock around its calls."""
+
+        def __getattr__(self, name: str) -> object:
+            def call(*args: object) -> object:
+                start = time.perf_counter()
+                result = getattr(library, name)(*args)
+                spent[name] = spent.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
+                return result
+
+            return call
+
+    work = raster_works(splats, cameras)["native fwd+bwd"]
+    timed = Timed()
+    for _ in range(repeats + 1):
+        spent.clear()
+        with mock.patch.object(_library, "kernels", lambda: timed):
+            start = time.perf_counter()
+            work()
+            whole = 1e3 * (time.perf_counter() - start)
+        for name, label in STAGES.items():
+            rows[label].append(spent[name])
+        rows["outside the library"].append(whole - sum(spent[name] for name in STAGES))
+    return [Timing(scene, f"stage: {w}", statistics.median(t[1:]), min(t[1:]), repeats) for w, t in rows.items()]
+
+
+def head_mesh(rows: int = 70, columns: int = 140) -> tuple[Mesh, Callable[[Tensor], Tensor]]:
+    """An ellipsoid of 2 * rows * columns triangles under the splats, and the triangle that faces a direction [n 3]."""
+    theta, phi = torch.meshgrid(
+        torch.linspace(0.01, torch.pi - 0.01, rows + 1), torch.linspace(-torch.pi, torch.pi, columns + 1), indexing="ij"
+    )
+    normal = torch.stack((theta.sin() * phi.cos(), theta.sin() * phi.sin(), theta.cos()), -1).reshape(-1, 3)
+    verts = normal * torch.tensor((0.62, 0.82, 0.70)) + torch.tensor((0.0, 0.0, 5.0))
+    i, j = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    corner = (i * (columns + 1) + j).reshape(-1)
+    quads = torch.stack((corner, corner + columns + 1, corner + 1, corner + columns + 2), -1)
+    faces = torch.stack((quads[:, [0, 1, 2]], quads[:, [1, 3, 2]]), 1).reshape(-1, 3)
+
+    def face_of(directions: Tensor) -> Tensor:
+        row = (directions[:, 2].clamp(-1, 1).acos() / torch.pi * rows).long().clamp(0, rows - 1)
+        turn = torch.atan2(directions[:, 1], directions[:, 0]) / (2 * torch.pi) + 0.5
+        return 2 * (row * columns + (turn * columns).long().clamp(0, columns - 1))
+
+    return Mesh(verts[None], faces), face_of
+
+
+def rigged_scene(count: int, size: int) -> tuple[RiggedSplats, Mesh, Cameras]:
+    """The synthetic head bound to an ellipsoid mesh: carried by its triangles, the splats lie where they were."""
+    splats, cameras = head_scene(count, size, 0)
+    mesh, face_of = head_mesh()
+    ids = face_of(torch.nn.functional.normalize(splats.means - torch.tensor((0.0, 0.0, 5.0)), dim=-1))
+    origins, quats, sizes = (part[ids] for part in torch_ref.triangle_frames(mesh.verts[0], mesh.faces))
+    back = quats * torch.tensor((1.0, -1.0, -1.0, -1.0))
+    rigged = RiggedSplats(
+        face_ids=ids,
+        means_tri=math3d.quat_rotate(back, splats.means - origins) / sizes[:, None],
+        quats_tri=math3d.quat_mul(back, splats.quats),
+        log_scales=(splats.scales / sizes[:, None]).log(),
+        logit_opacities=splats.opacities.logit(),
+        sh=splats.sh,
+    )
+    return rigged, mesh, cameras
+
+
+def part_works(count: int, size: int) -> Works:
+    """Rig, loss and whole training step, ours and the definition's rig and loss."""
+    rigged, mesh, cameras = rigged_scene(count, size)
+    names = ("means_tri", "quats_tri", "log_scales", "logit_opacities", "sh")
+    params = {name: getattr(rigged, name).clone().requires_grad_() for name in names}
+    leaves, verts = rigged.replace(**params), mesh.verts.clone().requires_grad_()
+    moving = mesh.replace(verts=verts)
+    with torch.no_grad():
+        target = render.render(render.rig(rigged, mesh), cameras, background=torch.ones(3)).rgb[0].clamp(0, 1)
+    image = (0.9 * target).requires_grad_()
+    weights = torch.rand(size, size, generator=torch.Generator().manual_seed(2))
+    adam = torch.optim.Adam(list(params.values()), lr=1e-5, fused=True)
 
     def loss(module: object) -> None:
         torch.autograd.grad(module.l1_ssim_loss(image, target, weights, 0.2), image)  # type: ignore[attr-defined]
 
     def rig(module: object) -> None:
-        s = module.rig(RiggedSplats(ids, *params, sh), Mesh(verts, faces))  # type: ignore[attr-defined]
+        s = module.rig(leaves, moving)  # type: ignore[attr-defined]
         out = (s.means, s.quats, s.scales, s.opacities)
-        torch.autograd.grad(out, (verts, *params), [o.detach() for o in out])
+        torch.autograd.grad(out, (verts, *(params[n] for n in names[:4])), [o.detach() for o in out])
 
-    works: dict[str, Callable[[], object]] = {}
+    def step() -> None:
+        adam.zero_grad(set_to_none=True)
+        drawn = render.render(render.rig(leaves, moving), cameras, background=torch.ones(3))
+        render.l1_ssim_loss(drawn.rgb[0], target, weights).backward()
+        adam.step()
+
+    works: Works = {"native training step": step}
     for label, module in (("native", native), ("torch_ref", torch_ref)):
         works[f"{label} l1+ssim fwd+bwd"] = lambda module=module: loss(module)
         works[f"{label} rig fwd+bwd"] = lambda module=module: rig(module)
     return works
+
+
+def avatar_works(avatar: Avatar) -> Works:
+    """A trained avatar: rasterizer alone, and a frame from motion to picture over its plate."""
+    frame, plate = avatar.motion[len(avatar.motion) // 2], avatar.background()
+    with torch.no_grad():
+        splats = avatar.pose(frame)
+
+    def draw() -> None:
+        with torch.no_grad():
+            render.render(splats, avatar.cameras, background=plate)
+
+    def whole() -> None:
+        with torch.no_grad():
+            drawn = render.render(avatar.pose(frame), avatar.cameras, background=plate)
+            (drawn.rgb[0].clamp(0, 1) * 255).round().byte()
+
+    def pose() -> None:
+        with torch.no_grad():
+            avatar.pose(frame)
+
+    return {"native fwd": draw, "head and rig": pose, "frame: motion to 8-bit picture": whole}
 
 
 def machine() -> dict[str, object]:
@@ -174,39 +325,50 @@ def machine() -> dict[str, object]:
     }
 
 
+def measure(args: argparse.Namespace, report: dict[str, dict[str, object]]) -> list[Timing]:
+    """All timings that the arguments ask for; list statistics go into the report."""
+    timings: list[Timing] = []
+    for scene in args.scenes:
+        count, size, degree = (int(part.replace("k", "000")) for part in scene.split("/"))
+        splats, cameras = head_scene(count, size, degree)
+        report["scenes"][scene] = list_statistics(splats, cameras)
+        works = raster_works(splats, cameras)
+        own = scaling_works(works, torch.get_num_threads()) | isa_works(works, args.isas)
+        timings += interleaved(scene, own, args.repeats)
+        timings += stages(scene, splats, cameras, args.repeats)
+        if args.peer_repeats and scene in PEER_SCENES:
+            for timing in interleaved(scene, works, args.peer_repeats):
+                label = f"{timing.what} (beside peers)" if timing.what.startswith("native") else timing.what
+                timings.append(Timing(scene, label, timing.median_ms, timing.min_ms, timing.repeats))
+    for count, size in ((20000, 512), (60000, 512)):
+        timings += interleaved(f"{count // 1000}k/{size}", part_works(count, size), args.repeats)
+    for path in args.avatar:
+        avatar = Avatar.load(path)
+        scene = f"avatar {path.stem}"
+        report["scenes"][scene] = list_statistics(avatar.pose(avatar.motion[0]), avatar.cameras)
+        timings += interleaved(scene, avatar_works(avatar), args.repeats)
+    return timings
+
+
 def main() -> None:
     """Parse, run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=list(SCENES), help="scenes, as splats/size/degree")
-    parser.add_argument("--repeats", type=int, default=11)
-    parser.add_argument("--no-reference", action="store_true", help="leave torch_ref out (it takes seconds a pass)")
+    parser.add_argument("--scenes", nargs="*", default=list(SCENES), help="as splats/size/degree")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--peer-repeats", type=int, default=2, help="of the slow peers; 0 leaves them out")
     parser.add_argument("--isas", nargs="*", default=[], help="also time these instruction sets of the kernels")
+    parser.add_argument("--avatar", nargs="*", type=Path, default=[], help="trained avatars to time too")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    best = native.instruction_set()
-    report: dict[str, object] = {"machine": machine(), "scenes": {}, "timings": []}
-    timings: list[Timing] = []
-    for scene in args.only:
-        count, size, degree = (int(part.replace("k", "000")) for part in scene.split("/"))
-        splats, cameras = head_scene(count, size, degree)
-        report["scenes"][scene] = list_statistics(splats, cameras)  # type: ignore[index]
-        own = {f"native {isa}": "native" for isa in (best, *args.isas)}
-        timings += interleaved(scene, raster_works(splats, cameras, own), args.repeats)
-        if not args.no_reference:
-            both = {f"native {best}": "native", "torch_ref": "torch_ref"}
-            timings += [
-                t for t in interleaved(scene, raster_works(splats, cameras, both), 2) if t.what.startswith("torch_ref")
-            ]
-        native.set_instruction_set(best)
-    for size in (256, 512):
-        timings += interleaved(f"20k/{size}", part_works(20000, size), args.repeats)
-    report["timings"] = [asdict(t) for t in timings]
-    print(json.dumps(report["machine"], indent=1))
+    report: dict[str, dict[str, object]] = {"machine": machine(), "scenes": {}}
+    timings = measure(args, report)
+    written = report | {"timings": [asdict(t) for t in timings]}
+    print(json.dumps(report, indent=1))
     for t in timings:
-        print(f"{t.scene:12} {t.what:32} {t.median_ms:9.2f} ms  ({t.min_ms:.2f})")
+        print(f"{t.scene:14} {t.what:36} {t.median_ms:9.2f} ms  ({t.min_ms:.2f})")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     temporary = args.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
+    temporary.write_text(json.dumps(written, indent=1) + "\n")
     temporary.replace(args.out)
 
 

@@ -280,9 +280,10 @@ inline void start_backward(BackCanvas& canvas, const Tile& tile, const GsthCamer
         store(canvas.left_over[b], all(1.f));
         canvas.alive[b] = whole ? every_lane() : pixels_inside(tile, camera, b);
     }
-    const int wide = camera.width - tile.left < kTileW ? camera.width - tile.left : kTileW;
-    for (int y = 0; y < kTileH && tile.top + y < camera.height; ++y) {
-        const ptrdiff_t first = ptrdiff_t(tile.top + y) * camera.width + tile.left;
+    for (int y = 0; y < kTileH; ++y) {
+        const bool inside = tile.top + y < camera.height;  // else zeros: what is not drawn still enters sums, times 0
+        const ptrdiff_t first = inside ? ptrdiff_t(tile.top + y) * camera.width + tile.left : 0;
+        const int left = inside ? camera.width - tile.left : 0, wide = left < kTileW ? left : kTileW;
         read_row<3>(g.rgb, first, wide, colors), read_row<3>(g.v_rgb, first, wide, v_colors);
         read_row<1>(g.alpha, first, wide, alpha), read_row<1>(g.depth, first, wide, depth);
         if (g.v_alpha) read_row<1>(g.v_alpha, first, wide, v_alpha);

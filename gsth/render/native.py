@@ -71,10 +71,10 @@ def render(splats: Splats, cameras: Cameras, background: Tensor, antialiased: bo
             raise InputError(f"{name}: holds values that are not finite")
     grad_px = torch.zeros(len(cameras.Ks), len(splats.means))
     means, quats, scales, opacities, sh = list(named.values())[:5]
-    size = (cameras.width, cameras.height)
     record = torch.is_grad_enabled() and any(t.requires_grad for t in named.values())
+    options = (cameras.width, cameras.height, antialiased, record)
     views = [
-        _raster(means, quats, scales, opacities, sh, viewmat, K, background, grad_px[view], *size, antialiased, record)[:5]
+        _raster(means, quats, scales, opacities, sh, viewmat, K, background, grad_px[view], *options)[:5]
         for view, (viewmat, K) in enumerate(zip(cameras.viewmats, cameras.Ks, strict=True))
     ]
     rgb, alpha, depth, means2d, radii_px = (_stack(parts) for parts in zip(*views, strict=True))
@@ -178,9 +178,7 @@ def _raster(
 
 
 @_raster.register_fake
-def _(
-    means, quats, scales, opacities, sh, viewmat, K, background, grad_px, width, height, antialiased, record
-):  # type: ignore[no-untyped-def]
+def _(means, quats, scales, opacities, sh, viewmat, K, background, grad_px, width, height, antialiased, record):  # type: ignore[no-untyped-def]
     n = means.shape[0]
     pairs = torch.library.get_ctx().new_dynamic_size()
     tiles = torch.library.get_ctx().new_dynamic_size()

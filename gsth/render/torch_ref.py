@@ -1,10 +1,11 @@
 """The definition of rendering, in plain torch: any device and dtype, differentiable in everything.
 
-Conventions are those of gsplat's classic rasterizer (Ye et al., JMLR 2025): EWA projection (Zwicker et al. 2002) with
-0.3 px^2 added to the image covariance, spherical harmonics up to degree 3 plus 0.5 and clamped at 0, blending front to
-back with alpha at most 0.99, contributions below 1/255 skipped, a pixel finished when its transmittance would fall to
-1e-4. Pixel centres lie at i + 0.5, cameras look along +z with y down, quaternions are wxyz. Antialiased, opacities are
-multiplied by sqrt(det before dilation / det after) (Yu et al. 2024, Mip-Splatting). Written to be read and to be compared with, not to be fast; memory stays bounded by tiles and chunks.
+Conventions are those of gsplat's classic rasterizer (Ye et al., JMLR 2025): cameras look along +z with y down, pixel
+centres lie at i + 0.5, quaternions are wxyz; EWA projection (Zwicker et al. 2002) with 0.3 px^2 added to the image
+covariance, spherical harmonics up to degree 3 plus 0.5 and clamped at 0, blending front to back with alpha at most
+0.99, contributions below 1/255 skipped, a pixel finished when its transmittance would fall to 1e-4. Antialiased,
+opacities are multiplied by sqrt(det before / det after) of that addition (Yu et al. 2024, Mip-Splatting). Written to be
+read and to be compared with, not to be fast; memory stays bounded by tiles and chunks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ALPHA_MIN = 1.0 / 255.0
 ALPHA_MAX = 0.99
 TRANSMITTANCE_MIN = 1e-4
 _SHARE_MIN = 1e-30
-"""Least share of a splat's squared area that dilation may leave; below all precision, it keeps the root's slope finite."""
+"""Least share of its squared area that dilation may leave of a splat; it keeps the slope of the root finite."""
 SSIM_SIGMA_PX = 1.5
 SSIM_RADIUS_PX = 5
 SSIM_C1 = 0.01**2

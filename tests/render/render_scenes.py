@@ -7,6 +7,8 @@ import torch
 from gsth.math3d import quat_to_mat
 from gsth.types import Cameras, Splats
 
+DEGENERATE = ("behind", "in the camera", "zero scale", "huge", "clear", "opaque", "far outside", "same depth", "tiny")
+
 FIELDS = ("means", "quats", "scales", "opacities", "sh")
 
 
@@ -32,3 +34,29 @@ def make_cameras(width: int, height: int, count: int = 1, dtype: torch.dtype = t
     f = 1.1 * max(width, height)
     K = torch.tensor(((f, 0, width / 2 + 1), (0, f, height / 2 - 2), (0, 0, 1)))
     return Cameras(viewmats.to(dtype), K.to(dtype).repeat(count, 1, 1), width, height)
+
+
+def degenerate(name: str) -> Splats:
+    """24 splats of which some are broken in one of the ways of ``DEGENERATE``; camera z must be the world's."""
+    s = make_splats(24)
+    means, quats, scales, opacities = s.means.clone(), s.quats.clone(), s.scales.clone(), s.opacities.clone()
+    if name == "behind":
+        means[:, 2] = -means[:, 2]
+    elif name == "in the camera":
+        means[::2, 2], means[1::4, 2] = 1e-3, 0.0
+    elif name == "zero scale":
+        scales[::2] = 0
+    elif name == "huge":
+        scales[::2] *= 100
+    elif name == "clear":
+        opacities[::2] = 0
+    elif name == "opaque":
+        opacities[:] = 1
+    elif name == "far outside":
+        means[::2, 0] = 40
+        scales[::2] *= 30
+    elif name == "same depth":
+        means[:, :] = means[:1]
+    elif name == "tiny":
+        scales[::2] *= 0.02
+    return Splats(means, quats, scales, opacities, s.sh)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from render_scenes import FIELDS, make_cameras, make_splats
+from render_scenes import DEGENERATE, FIELDS, degenerate, make_cameras, make_splats
 from torch import Tensor
 
 from gsth.errors import InputError
@@ -21,12 +21,15 @@ def noise(like: Tensor, seed: int) -> Tensor:
     return torch.rand(like.shape, generator=g).to(like.dtype) - 0.3
 
 
-def run(module: object, splats: Splats, cameras: Cameras, background: Tensor) -> tuple[Rendered, dict[str, Tensor]]:
+def run(
+    module: object, splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False
+) -> tuple[Rendered, dict[str, Tensor]]:
     """Everything rendered, and the gradient of everything for a loss on all outputs."""
     leaves = {f: getattr(splats, f).clone().requires_grad_() for f in FIELDS}
     leaves |= {"background": background.clone().requires_grad_(), "viewmats": cameras.viewmats.clone().requires_grad_()}
     fields = [leaves[f] for f in FIELDS]
-    r = module.render(Splats(*fields), cameras.replace(viewmats=leaves["viewmats"]), leaves["background"])  # type: ignore[attr-defined]
+    posed = cameras.replace(viewmats=leaves["viewmats"])
+    r = module.render(Splats(*fields), posed, leaves["background"], antialiased)  # type: ignore[attr-defined]
     outputs = (r.rgb, r.alpha, r.depth, 0.01 * r.means2d[r.radii_px > 0])
     torch.stack([(o * noise(o, i)).sum() for i, o in enumerate(outputs)]).sum().backward()
     grads = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
@@ -38,9 +41,9 @@ def in_double(splats: Splats, cameras: Cameras) -> tuple[Splats, Cameras]:
     return double, cameras.replace(viewmats=cameras.viewmats.double(), Ks=cameras.Ks.double())
 
 
-def assert_agree(splats: Splats, cameras: Cameras, background: Tensor) -> None:
-    a, grads_a = run(native, splats, cameras, background)
-    b, grads_b = run(torch_ref, *in_double(splats, cameras), background.double())
+def assert_agree(splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False) -> None:
+    a, grads_a = run(native, splats, cameras, background, antialiased)
+    b, grads_b = run(torch_ref, *in_double(splats, cameras), background.double(), antialiased)
     for name in ("rgb", "alpha", "depth", "means2d", "radii_px"):
         torch.testing.assert_close(getattr(a, name).double(), getattr(b, name), atol=1e-4, rtol=1e-4, msg=name)
     for name, want in grads_b.items():
@@ -55,6 +58,19 @@ def assert_agree(splats: Splats, cameras: Cameras, background: Tensor) -> None:
 def test_values_and_gradients_are_those_of_the_definition(n: int, bases: int, width: int, height: int) -> None:
     background = torch.rand(height, width, 3) if bases == 4 else torch.rand(3)
     assert_agree(make_splats(n, bases), make_cameras(width, height), background)
+
+
+def test_antialiased_is_that_of_the_definition() -> None:
+    """With splats from far below a pixel to many pixels."""
+    assert_agree(make_splats(400, 4, size_m=0.02), make_cameras(50, 61), torch.rand(3), antialiased=True)
+
+
+def test_a_picture_without_gradients_is_the_same() -> None:
+    """Without a backward pass to follow the kernels keep no record of what they touched."""
+    splats, cameras = make_splats(900, 4, size_m=0.2), make_cameras(50, 61)
+    plain = native.render(splats, cameras, torch.ones(3))
+    recorded = native.render(splats.replace(means=splats.means.requires_grad_()), cameras, torch.ones(3))
+    assert torch.equal(plain.rgb, recorded.rgb) and torch.equal(plain.depth, recorded.depth)
 
 
 def test_several_cameras() -> None:
@@ -73,36 +89,12 @@ def test_few_splats_and_tiny_images(n: int, size: tuple[int, int]) -> None:
     assert_agree(make_splats(n), make_cameras(*size), torch.rand(3))
 
 
-def degenerate(name: str) -> Splats:
-    s = make_splats(24)
-    means, quats, scales, opacities = s.means.clone(), s.quats.clone(), s.scales.clone(), s.opacities.clone()
-    if name == "behind":
-        means[:, 2] = -means[:, 2]
-    elif name == "in the camera":
-        means[::2, 2] = 1e-3
-    elif name == "zero scale":
-        scales[::2] = 0
-    elif name == "huge":
-        scales[::2] *= 100
-    elif name == "clear":
-        opacities[::2] = 0
-    elif name == "opaque":
-        opacities[:] = 1
-    elif name == "far outside":
-        means[::2, 0] = 40
-        scales[::2] *= 30
-    elif name == "same depth":
-        means[:, :] = means[:1]
-    return Splats(means, quats, scales, opacities, s.sh)
-
-
-@pytest.mark.parametrize(
-    "name", ("behind", "in the camera", "zero scale", "huge", "clear", "opaque", "far outside", "same depth")
-)
-def test_degenerate_scenes(name: str) -> None:
+@pytest.mark.parametrize("antialiased", (False, True))
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_scenes(name: str, antialiased: bool) -> None:
     cameras = make_cameras(31, 29)
     cameras = cameras.replace(viewmats=torch.eye(4)[None])  # camera z is exactly the world's
-    assert_agree(degenerate(name), cameras, torch.rand(3))
+    assert_agree(degenerate(name), cameras, torch.rand(3), antialiased)
 
 
 @pytest.mark.parametrize("field", (*FIELDS, "viewmats", "Ks", "background"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,13 +68,27 @@ def test_a_pixel_finishes_before_its_transmittance_falls_to_1e_4() -> None:
     assert r.alpha[0, 1, 1].item() == pytest.approx(0.99, abs=1e-6)
 
 
+def test_antialiased_keeps_the_light_of_a_splat_that_shrinks() -> None:
+    """Its sum of alphas falls with its area; undisturbed by dilation, which alone would hold it up."""
+    sums = []
+    for scale in (0.04, 0.004, 0.002):
+        r = torch_ref.render(single(0.9, scale), straight(41, 41), torch.zeros(3), antialiased=True)
+        sums.append(r.alpha.sum().item() / scale**2)
+        variance = (100 * scale / 2) ** 2
+        peak = 0.9 * variance / (variance + 0.3)
+        assert r.alpha[0, 20, 20].item() == pytest.approx(peak, rel=1e-4)
+    # What lies below 1/255 is cut: the fainter a splat, the more of it.
+    assert sums[0] > sums[1] > sums[2] > 0.8 * sums[0]
+
+
+@pytest.mark.parametrize("antialiased", (False, True))
 @pytest.mark.parametrize("bases", (1, 4, 9, 16))
-def test_gradients_of_everything_are_right(bases: int) -> None:
+def test_gradients_of_everything_are_right(bases: int, antialiased: bool) -> None:
     splats, cameras = make_splats(5, bases, torch.float64, 0.15), make_cameras(11, 9, dtype=torch.float64)
     background = torch.rand(9, 11, 3, dtype=torch.float64)
 
     def outputs(viewmats: torch.Tensor, plate: torch.Tensor, *fields: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        r = torch_ref.render(Splats(*fields), cameras.replace(viewmats=viewmats), plate)
+        r = torch_ref.render(Splats(*fields), cameras.replace(viewmats=viewmats), plate, antialiased)
         return r.rgb, r.alpha, r.depth, r.means2d
 
     inputs = [cameras.viewmats, background, *(getattr(splats, f) for f in FIELDS)]
@@ -143,3 +159,27 @@ def test_loss_agrees_with_scikit_image() -> None:
     assert ours.item() == pytest.approx(1 - full[6:-6, 6:-6].mean(), abs=1e-9)
     assert torch_ref.l1_ssim_loss(a, b, None, 0.0).item() == pytest.approx((a - b).abs().mean().item())
     assert torch_ref.l1_ssim_loss(a, a, None, 0.2).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_projection_is_gsplats() -> None:
+    """Centres, conics, depths, compensation and colours: splats and cameras can be swapped between the two."""
+    package = importlib.util.find_spec("gsplat")
+    if package is None:
+        pytest.skip("gsplat is not installed")
+    path = Path(str(package.origin)).parent / "cuda" / "_torch_impl.py"
+    spec = importlib.util.spec_from_file_location("gsplat_torch_impl", path)
+    gsplat = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gsplat)  # the package itself would compile its CUDA sources
+    splats, cameras = make_splats(60, 16, torch.float64, 0.03), make_cameras(70, 50, dtype=torch.float64)
+    ours, soft = (torch_ref.project(splats, cameras.viewmats[0], cameras.Ks[0], (70, 50), aa) for aa in (False, True))
+    covars, _ = gsplat._quat_scale_to_covar_preci(splats.quats, splats.scales, compute_preci=False)
+    _, means2d, depths, conics, compensations = gsplat._fully_fused_projection(
+        splats.means, covars, cameras.viewmats, cameras.Ks, 70, 50, calc_compensations=True
+    )
+    torch.testing.assert_close(ours.means2d, means2d[0, ours.ids])
+    torch.testing.assert_close(ours.depths, depths[0, ours.ids])
+    torch.testing.assert_close(ours.conics, conics[0, ours.ids], rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(soft.opacities, (splats.opacities * compensations[0])[soft.ids], rtol=1e-6, atol=1e-9)
+    eye = torch.linalg.inv(cameras.viewmats[0])[:3, 3]
+    colors = (gsplat._spherical_harmonics(3, splats.means - eye, splats.sh) + 0.5).clamp_min(0)
+    torch.testing.assert_close(ours.colors, colors[ours.ids])
