@@ -79,18 +79,18 @@ def test_antialiased_a_splats_light_goes_with_its_area_however_small(scale: floa
     assert classic.alpha[0, 20, 20].item() == pytest.approx(0.9, rel=1e-4)
 
 
-@pytest.mark.parametrize("antialiased", (False, True))
-@pytest.mark.parametrize("bases", (1, 4, 9, 16))
+@pytest.mark.parametrize(("bases", "antialiased"), ((1, False), (1, True), (4, False), (9, False), (16, False)))
 def test_gradients_of_everything_are_right(bases: int, antialiased: bool) -> None:
-    splats, cameras = make_splats(5, bases, torch.float64, 0.15), make_cameras(11, 9, dtype=torch.float64)
-    background = torch.rand(9, 11, 3, dtype=torch.float64)
+    splats, cameras = make_splats(4, bases, torch.float64, 0.15), make_cameras(7, 6, dtype=torch.float64)
+    background = torch.rand(6, 7, 3, dtype=torch.float64)
 
     def outputs(viewmats: torch.Tensor, plate: torch.Tensor, *fields: torch.Tensor) -> tuple[torch.Tensor, ...]:
         r = torch_ref.render(Splats(*fields), cameras.replace(viewmats=viewmats), plate, antialiased)
         return r.rgb, r.alpha, r.depth, r.means2d
 
     inputs = [cameras.viewmats, background, *(getattr(splats, f) for f in FIELDS)]
-    assert torch.autograd.gradcheck(outputs, [t.clone().requires_grad_() for t in inputs], atol=1e-5)
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    assert torch.autograd.gradcheck(outputs, leaves, atol=1e-5, fast_mode=bases > 1)
 
 
 def test_chunks_and_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
