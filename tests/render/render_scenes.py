@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from gsth.math3d import quat_to_mat
-from gsth.types import Cameras, Splats
+from gsth.types import Cameras, Rendered, Splats
 
 DEGENERATE = ("behind", "in the camera", "zero scale", "huge", "clear", "opaque", "far outside", "same depth", "tiny")
 
@@ -60,3 +63,30 @@ def degenerate(name: str) -> Splats:
     elif name == "tiny":
         scales[::2] *= 0.02
     return Splats(means, quats, scales, opacities, s.sh)
+
+
+def noise(like: Tensor, seed: int) -> Tensor:
+    """The same numbers for every dtype and device."""
+    g = torch.Generator().manual_seed(seed)
+    return (torch.rand(like.shape, generator=g) - 0.3).to(like)
+
+
+def run(
+    module: Any, splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False
+) -> tuple[Rendered, dict[str, Tensor]]:
+    """Everything rendered, and the gradient of everything for a loss on all outputs."""
+    leaves = {f: getattr(splats, f).clone().requires_grad_() for f in FIELDS}
+    leaves |= {"background": background.clone().requires_grad_(), "viewmats": cameras.viewmats.clone().requires_grad_()}
+    fields = [leaves[f] for f in FIELDS]
+    posed = cameras.replace(viewmats=leaves["viewmats"])
+    r = module.render(Splats(*fields), posed, leaves["background"], antialiased)
+    outputs = (r.rgb, r.alpha, r.depth, 0.01 * r.means2d[r.radii_px > 0])
+    torch.stack([(o * noise(o, i)).sum() for i, o in enumerate(outputs)]).sum().backward()
+    grads = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+    return r, grads | {"grad_px": r.grad_px}
+
+
+def in_double(splats: Splats, cameras: Cameras) -> tuple[Splats, Cameras]:
+    """For the definition that is compared with."""
+    double = Splats(*(getattr(splats, f).double() for f in FIELDS))
+    return double, cameras.replace(viewmats=cameras.viewmats.double(), Ks=cameras.Ks.double())

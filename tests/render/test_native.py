@@ -1,4 +1,4 @@
-"""The compiled kernels against the definition, for every instruction set that this CPU has."""
+"""What only the compiled CPU kernels promise, for every instruction set; test_backends.py has what all backends do."""
 
 from __future__ import annotations
 
@@ -6,63 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from render_scenes import DEGENERATE, FIELDS, degenerate, make_cameras, make_splats
-from torch import Tensor
+from render_scenes import FIELDS, in_double, make_cameras, make_splats, noise, run
 
 from gsth.errors import InputError
 from gsth.render import native, torch_ref
-from gsth.types import Cameras, Mesh, Rendered, RiggedSplats, Splats
+from gsth.types import Mesh, RiggedSplats
 
 pytestmark = pytest.mark.usefixtures("instruction_set")
-
-
-def noise(like: Tensor, seed: int) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return torch.rand(like.shape, generator=g).to(like.dtype) - 0.3
-
-
-def run(
-    module: object, splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False
-) -> tuple[Rendered, dict[str, Tensor]]:
-    """Everything rendered, and the gradient of everything for a loss on all outputs."""
-    leaves = {f: getattr(splats, f).clone().requires_grad_() for f in FIELDS}
-    leaves |= {"background": background.clone().requires_grad_(), "viewmats": cameras.viewmats.clone().requires_grad_()}
-    fields = [leaves[f] for f in FIELDS]
-    posed = cameras.replace(viewmats=leaves["viewmats"])
-    r = module.render(Splats(*fields), posed, leaves["background"], antialiased)  # type: ignore[attr-defined]
-    outputs = (r.rgb, r.alpha, r.depth, 0.01 * r.means2d[r.radii_px > 0])
-    torch.stack([(o * noise(o, i)).sum() for i, o in enumerate(outputs)]).sum().backward()
-    grads = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
-    return r, grads | {"grad_px": r.grad_px}
-
-
-def in_double(splats: Splats, cameras: Cameras) -> tuple[Splats, Cameras]:
-    double = Splats(*(getattr(splats, f).double() for f in FIELDS))
-    return double, cameras.replace(viewmats=cameras.viewmats.double(), Ks=cameras.Ks.double())
-
-
-def assert_agree(splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False) -> None:
-    a, grads_a = run(native, splats, cameras, background, antialiased)
-    b, grads_b = run(torch_ref, *in_double(splats, cameras), background.double(), antialiased)
-    for name in ("rgb", "alpha", "depth", "means2d", "radii_px"):
-        torch.testing.assert_close(getattr(a, name).double(), getattr(b, name), atol=1e-4, rtol=1e-4, msg=name)
-    for name, want in grads_b.items():
-        got = grads_a[name].double()
-        assert got.isfinite().all(), name
-        assert (got - want).norm() <= 1e-3 * want.norm() + 1e-7, f"{name}: {(got - want).norm() / want.norm()}"
-
-
-@pytest.mark.parametrize(
-    ("n", "bases", "width", "height"), ((200, 1, 70, 53), (400, 4, 64, 64), (300, 9, 37, 70), (300, 16, 71, 33))
-)
-def test_values_and_gradients_are_those_of_the_definition(n: int, bases: int, width: int, height: int) -> None:
-    background = torch.rand(height, width, 3) if bases == 4 else torch.rand(3)
-    assert_agree(make_splats(n, bases), make_cameras(width, height), background)
-
-
-def test_antialiased_is_that_of_the_definition() -> None:
-    """With splats from far below a pixel to many pixels."""
-    assert_agree(make_splats(400, 4, size_m=0.02), make_cameras(50, 61), torch.rand(3), antialiased=True)
 
 
 def test_a_picture_without_gradients_is_the_same() -> None:
@@ -71,42 +21,6 @@ def test_a_picture_without_gradients_is_the_same() -> None:
     plain = native.render(splats, cameras, torch.ones(3))
     recorded = native.render(splats.replace(means=splats.means.requires_grad_()), cameras, torch.ones(3))
     assert torch.equal(plain.rgb, recorded.rgb) and torch.equal(plain.depth, recorded.depth)
-
-
-def test_several_cameras() -> None:
-    assert_agree(make_splats(200, 4), make_cameras(40, 30, count=3), torch.rand(30, 40, 3))
-
-
-def test_lists_longer_than_a_chunk_and_dense_layers() -> None:
-    """More entries per tile than are handled at once, many of them behind finished pixels."""
-    splats = make_splats(700, size_m=0.3)
-    assert_agree(splats.replace(opacities=splats.opacities.clamp_min(0.3)), make_cameras(40, 40), torch.zeros(3))
-
-
-@pytest.mark.parametrize("n", (0, 1, 17))
-@pytest.mark.parametrize("size", ((1, 1), (1, 40), (33, 1)))
-def test_few_splats_and_tiny_images(n: int, size: tuple[int, int]) -> None:
-    assert_agree(make_splats(n), make_cameras(*size), torch.rand(3))
-
-
-@pytest.mark.parametrize("antialiased", (False, True))
-@pytest.mark.parametrize("name", DEGENERATE)
-def test_degenerate_scenes(name: str, antialiased: bool) -> None:
-    cameras = make_cameras(31, 29)
-    cameras = cameras.replace(viewmats=torch.eye(4)[None])  # camera z is exactly the world's
-    assert_agree(degenerate(name), cameras, torch.rand(3), antialiased)
-
-
-@pytest.mark.parametrize("field", (*FIELDS, "viewmats", "Ks", "background"))
-@pytest.mark.parametrize("value", (float("nan"), float("inf")))
-@pytest.mark.parametrize("module", (native, torch_ref), ids=("native", "torch_ref"))
-def test_a_tensor_that_is_not_finite_is_named(field: str, value: float, module: object) -> None:
-    splats, cameras, background = make_splats(50, 4), make_cameras(16, 16), torch.rand(3)
-    tensors = {f: getattr(splats, f) for f in FIELDS}
-    tensors |= {"viewmats": cameras.viewmats, "Ks": cameras.Ks, "background": background}
-    tensors[field].view(-1)[-1] = value
-    with pytest.raises(InputError, match=f"^{field}: .*not finite"):
-        module.render(splats, cameras, background)  # type: ignore[attr-defined]
 
 
 def test_thread_count_does_not_change_a_bit(threads: Callable[[int], None]) -> None:
