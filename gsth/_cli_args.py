@@ -54,10 +54,19 @@ class Drive:
 
 @dataclass(frozen=True)
 class Eval:
-    """Score an avatar on the part of its video that training never saw."""
+    """Score an avatar on the part of its video that training never saw; or several; or anybody's pictures.
 
-    avatar: Positional[Path]
+    gsth eval A, or gsth eval --compare A B, or gsth eval --frames-of X --reference Y.
+    """
+
+    avatar: Positional[Path | None] = None
     """Folder that gsth train wrote."""
+    compare: tuple[Path, ...] = ()
+    """Two or more avatars of one clip: scored side by side on the frames that none of them saw."""
+    frames_of: Path | None = None
+    """Pictures of anybody's making: a folder of numbered stills, or a video."""
+    reference: Path | None = None
+    """What --frames-of should show: the video, or a folder."""
     config: Annotated[EvalConfig, arg(name="")] = EvalConfig()
 
 

@@ -68,6 +68,14 @@ def _eval(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, evaluate
 
     args = _cli_args.parse("eval", _cli_args.Eval, argv)
+    if (args.avatar is not None) + bool(args.compare) + (args.frames_of is not None) != 1:
+        raise InputError("gsth eval: give one of AVATAR, --compare A B and --frames-of X (with --reference Y)")
+    if (args.frames_of is None) != (args.reference is None):
+        raise InputError("gsth eval: --frames-of X and --reference Y belong together")
+    if args.frames_of is not None:
+        return evaluate.score_pictures(args.frames_of, args.reference, args.config)
+    if args.compare:
+        return evaluate.compare(args.compare, args.config)
     return evaluate.run(args.avatar, args.config)
 
 
@@ -111,7 +119,7 @@ VERBS: Mapping[str, Verb] = {
     "train": Verb("CLIP --out A [quick|standard]", "make an avatar from a video of a person", _train, resumes=True),
     "drive": Verb("A --audio WAV --out V.mp4", "make an avatar speak (or --motion FOLDER)", _drive),
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
-    "eval": Verb("A [--json F] [--frames DIR]", "score an avatar on what it never saw", _eval),
+    "eval": Verb("A [--html F] [--json F]", "score an avatar on what it never saw", _eval),
     "export": Verb("A FORMAT --out F", "write an avatar for headsets, browsers, DCC tools and engines", _export),
     "track": Verb("CLIP --out T", "only the tracking, with a report", _track),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),

@@ -107,7 +107,7 @@ def _finished(trained: Path, out: Path) -> Iterator[Event]:
 def _scored(out: Path) -> Iterator[Event]:
     from gsth import evaluate
 
-    for event in evaluate.run(out, evaluate.EvalConfig()):
+    for event in evaluate.run(out, evaluate.EvalConfig(thorough=False)):
         yield Done(out, event.values) if isinstance(event, Done) else event
 
 
@@ -210,7 +210,7 @@ def demo(out: Path) -> Iterator[Event]:
     Writes ``actor.mp4``, ``actor.avatar/``, ``hello.wav`` and ``demo.mp4`` into ``out``; what is there already and
     whole is kept, so an interrupted demo goes on.
     """
-    from gsth import artifacts, media, speech, synth
+    from gsth import artifacts, evaluate, media, speech, synth
     from gsth._config import presets
     from gsth.avatar import Avatar
     from gsth.drive import audio
@@ -230,32 +230,6 @@ def demo(out: Path) -> Iterator[Event]:
     for event in drive(avatar_path, audio.Config(wav=wav), video):
         if not isinstance(event, Done):
             yield event
-    sheet(Avatar.load(avatar_path), out / "sheet.png")
+    evaluate.sheet(Avatar.load(avatar_path), media.probe(clip), out / "sheet.png")
     yield Saved(out / "sheet.png")
     yield Done(out, scores)
-
-
-def sheet(made: Avatar, out: Path, columns: int = 4) -> None:
-    """A picture to judge an avatar by: frames it never saw, as filmed and as drawn, and two side views of each."""
-    import numpy as np
-    import torch
-
-    from gsth import media, render
-    from gsth.evaluate import reference_picture
-
-    source, size = made.source, (made.cameras.width, made.cameras.height)
-    first, last = source.train_frames, len(made.motion) - 1
-    chosen = [round(first + (last - first) * k / max(columns - 1, 1)) for k in range(columns)]
-    clip = media.probe(source.clip_path)
-    rows: list[list[Any]] = [[], [], [], []]
-    for t in chosen:
-        frame_id = int(source.frame_ids[t])
-        filmed = next(iter(media.frames(clip, frame_id, frame_id + 1)))
-        rows[0].append(reference_picture(filmed, source.crop_px, *size))
-        splats = made.pose(made.motion[t])
-        for row, (yaw_rad, background) in enumerate(((0.0, made.background()), (-0.4, None), (0.4, None)), 1):
-            plain = torch.full((3,), 0.5) if background is None else background
-            with torch.no_grad():
-                drawn = render.render(splats, made.around(made.motion[t], yaw_rad), background=plain)
-            rows[row].append((drawn.rgb[0].clamp(0, 1) * 255).round().byte().numpy())
-    media.write_image(out, np.concatenate([np.concatenate(row, 1) for row in rows], 0))
