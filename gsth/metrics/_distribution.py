@@ -27,11 +27,12 @@ def frechet_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Distance of the Gaussians fitted to two sets of features [n d] (Dowson and Landau 1982); at least two of each."""
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a covariance wants at least two pictures of each set, got {len(a)} and {len(b)}")
-    # The trace of the root of the product of both covariances is the sum of the singular values of a' b, where a and
-    # b are the centred features over the root of n - 1: exact for any number of pictures, and far smaller than d x d.
+    # The trace of the root of the product of both covariances is the sum of the singular values of a b', where a and
+    # b are the centred features over the root of n - 1; their triangular factors have the same ones, and are smaller.
     mean_a, mean_b = a.mean(0), b.mean(0)
     a, b = (a - mean_a) / np.sqrt(len(a) - 1), (b - mean_b) / np.sqrt(len(b) - 1)
-    shared = float(np.linalg.svd(a @ b.T, compute_uv=False).sum())
+    small_a, small_b = np.linalg.qr(a, mode="r"), np.linalg.qr(b, mode="r")
+    shared = float(np.linalg.svd(small_a @ small_b.T, compute_uv=False).sum())
     return float(((mean_a - mean_b) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * shared)
 
 

@@ -19,8 +19,8 @@ from gsth.metrics import _weights
 from gsth.metrics._image import Picture, unit
 
 PATCH = 96
-MIN_SIDE = 2 * PATCH + 2
-"""Smaller pictures hold too few patches for a covariance."""
+MIN_SIDE = 4 * PATCH
+"""Smaller pictures hold too few patches: on four of them the figure is several times too large."""
 _LUMA = (0.299, 0.587, 0.114)
 _PURPOSE = "the measure NIQE"
 Plane = NDArray[np.float64]
@@ -44,7 +44,7 @@ def niqe(picture: Picture) -> float:
     """NIQE of a picture [h w 3] (of its luminance).
 
     Raises:
-        InputError: A side is below 194 px.
+        InputError: A side is below 384 px.
         MissingExtraError: As ``natural_statistics``.
     """
     from PIL import Image

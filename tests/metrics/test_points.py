@@ -8,46 +8,10 @@ import pytest
 from gsth import metrics
 
 
-@pytest.fixture
-def pair() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(3)
-    smooth = np.cumsum(np.cumsum(rng.normal(size=(40, 53, 3)), 0), 1)
-    a = (smooth - smooth.min()) / np.ptp(smooth)
-    return a, np.clip(a + rng.normal(scale=0.07, size=a.shape), 0, 1)
-
-
 def _face(seed: int = 0) -> np.ndarray:
     points = np.random.default_rng(seed).uniform(20, 60, (478, 2))
     points[33], points[263] = (20, 30), (60, 60)  # IOD 50
     return points
-
-
-def test_image_measures_equal_scikit_image(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    skimage = pytest.importorskip("skimage.metrics", reason="scikit-image is absent")
-    a, b = pair
-    want = skimage.structural_similarity(
-        a, b, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0
-    )
-    assert metrics.ssim(a, b) == pytest.approx(want, abs=1e-9)
-    assert metrics.psnr(a, b) == pytest.approx(skimage.peak_signal_noise_ratio(b, a, data_range=1.0), abs=1e-9)
-
-
-def test_bytes_and_unit_floats_score_alike(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    a, b = ((p * 255).round().astype(np.uint8) for p in pair)
-    assert metrics.psnr(a, b) == pytest.approx(metrics.psnr(a / 255, b / 255))
-    assert metrics.ssim(a, b) == pytest.approx(metrics.ssim(a / 255, b / 255))
-
-
-def test_psnr_by_hand() -> None:
-    black = np.zeros((4, 4, 3))
-    assert metrics.psnr(black + 0.1, black) == pytest.approx(20.0)
-    assert metrics.psnr(black, black) == math.inf
-
-
-def test_ssim_of_equal_pictures_is_one_and_small_pictures_are_refused(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    assert metrics.ssim(pair[0], pair[0]) == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="at least 11 px"):
-        metrics.ssim(np.zeros((10, 30, 3)), np.zeros((10, 30, 3)))
 
 
 def test_landmark_distance_is_in_percent_of_the_eye_distance() -> None:
@@ -110,3 +74,69 @@ def test_boxes_hold_the_points_with_their_margin_inside_the_picture() -> None:
 def test_mean_leaves_nan_out() -> None:
     assert metrics.mean([1.0, math.nan, 3.0]) == 2.0
     assert metrics.mean([math.nan]) is None
+
+
+def test_lmd_is_the_distance_of_twenty_mouth_points_without_their_means() -> None:
+    reference = _face()
+    moved = reference.copy()
+    moved[list(metrics.LIPS_20)] += (7.0, -3.0)
+    assert metrics.lmd_px(moved, reference) == pytest.approx(0.0, abs=1e-12)
+    opened = reference.copy()
+    upper, lower = list(metrics.LIPS_20[:10]), list(metrics.LIPS_20[10:])
+    opened[upper] -= (0.0, 3.0)
+    opened[lower] += (0.0, 3.0)
+    assert metrics.lmd_px(opened, reference) == pytest.approx(3.0)
+
+
+def test_closures_count_where_lips_shut_between_open_frames() -> None:
+    opening = np.full(60, 0.1)
+    opening[[10, 11, 30]] = 0.005
+    opening[40:60] = 0.0  # rest at the end is no closure: nothing opens after it
+    assert metrics.closure_recall(opening, opening) == metrics.Recall(2, 2)
+    late = np.roll(opening, 2)
+    assert metrics.closure_recall(late, opening).hits == 2
+    open_mouth = np.full(60, 0.1)
+    open_mouth[12] = 0.0
+    assert metrics.closure_recall(open_mouth, opening).share == 0.5
+    assert metrics.closure_recall(opening, np.full(60, 0.1)).share is None
+    assert metrics.bilabial_closure(opening, [(9, 12), (20, 22), (58, 99)]) == metrics.Recall(2, 1)
+
+
+def test_blinks_are_found_against_each_series_own_median() -> None:
+    eyes = np.full(50, 0.30)
+    eyes[[10, 11, 30]] = 0.05
+    narrow = 0.5 * eyes
+    assert metrics.blink_recall(narrow, eyes) == metrics.Recall(2, 2)
+    assert metrics.blink_recall(np.full(50, 0.3), eyes) == metrics.Recall(2, 0)
+    assert metrics.blink_recall(eyes, np.full(50, np.nan)).share is None
+
+
+def _open_eye() -> np.ndarray:
+    points = np.zeros((478, 2))
+    for eye in ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380)):
+        points[list(eye)] = ((0, 0), (1, -1), (2, -1), (3, 0), (2, 1), (1, 1))
+    return points
+
+
+def test_eye_opening_by_hand() -> None:
+    assert metrics.eye_opening(_open_eye()) == pytest.approx((2 + 2) / (2 * 3))
+
+
+def test_stabilised_landmarks_do_not_feel_the_head_move() -> None:
+    face, steps = _face(), np.arange(12)
+    turn = np.exp(0.1j * np.sin(steps)) * (1 + 0.05 * np.cos(steps))
+    moved = (face @ (1, 1j))[None] * turn[:, None] + (3 * steps + 2j * steps**2)[:, None]
+    series = np.stack((moved.real, moved.imag), -1)
+    assert metrics.jitter_pct(series) == pytest.approx(0.0, abs=1e-9)
+    assert np.abs(np.diff(metrics.stabilised(series), axis=0)).max() < 1e-9
+
+
+def test_jitter_of_known_noise() -> None:
+    series = np.repeat(_face()[None], 9, 0)
+    soft = [i for i in range(468) if i not in (33, 133, 362, 263, 168, 6, 197, 195)]
+    series[::2, soft] += (0.5, 0.0)  # second difference of +-1 px on all but the rigid points
+    want = 100 * np.sqrt(len(soft) / 468) / 50
+    assert metrics.jitter_pct(series) == pytest.approx(want, rel=1e-6)
+    series[4] = np.nan
+    assert metrics.jitter_pct(series) == pytest.approx(want, rel=1e-6)
+    assert np.isnan(metrics.jitter_pct(series[:2]))
