@@ -20,7 +20,7 @@ FLOORS = (
     "errors",
     "types math3d",
     "media audio artifacts registry metrics provenance speech _config",
-    "head render",
+    "head render datasets",
     "track avatar synth",
     "drive export",
     "evaluate serve batch plugins",
@@ -206,7 +206,10 @@ def test_loading_never_unpickles(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call):
             given = {k.arg: ast.unparse(k.value) for k in node.keywords}
-            assert ast.unparse(node.func) not in ("torch.load", "pickle.load", "pickle.loads"), f"line {node.lineno}"
+            # weights of others come as pickles: torch then builds tensors and plain containers only
+            foreign = name_of(path) == "gsth.metrics._weights" and given.get("weights_only") == "True"
+            bad = ("pickle.load", "pickle.loads", *(() if foreign else ("torch.load",)))
+            assert ast.unparse(node.func) not in bad, f"line {node.lineno}"
             assert given.get("allow_pickle", "False") == "False", f"line {node.lineno}"
 
 

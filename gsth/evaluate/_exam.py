@@ -90,11 +90,9 @@ class Exam:
         """The figures of every row."""
         truth = self.rows["truth"]
         moves = self._retracked() if self._tools.thorough else {}
-        found = {name: row.figures(truth, talk, moves.get(name)) for name, row in self.rows.items()}
+        found = {name: row.figures(truth, talk, moves.get(name)) for name, row in self.rows.items() if name != "train"}
         # eight scattered frames make no series
-        found["train"] = {m: v if m in self.rows["train"].scores else None for m, v in found["train"].items()}
-        found["train"]["flicker_levels"] = None
-        return found
+        return found | {"train": self.rows["train"].scattered()}
 
     def series(self) -> dict[str, list[float]]:
         """Curves over the scored frames."""

@@ -17,7 +17,7 @@ from gsth.metrics import FACE, Points
 
 Array = NDArray[np.float64]
 ITERATIONS = 12
-EXPRESSION_PRICE = 0.02
+EXPRESSION_PRICE = 0.005
 """A full activation costs as much as an error of this share of the eye distance at every landmark."""
 DAMPING = 1e-6
 

@@ -20,9 +20,6 @@ SLOW_FRAMES = 16
 """The slow measures are taken on at most this many frames, evenly spread."""
 KEEP_FRAMES = 750
 """Whole pictures are kept for sync and lip reading on at most this many frames: 30 s at 25 Hz."""
-PER_FRAME = {m for m in MEASURES if m.endswith(("psnr_db", "ssim", "lpips", "flip", "_pct_iod", "lmd_px", "niqe"))}
-PER_FRAME |= {"csim", "identity_distance", "csim_arcface", "flicker_levels", "faces_found"}
-PER_FRAME -= {"jitter_pct_iod", "fid"}
 
 
 class Reference:
@@ -156,6 +153,10 @@ class Row:
     def mean(self, measure: str) -> float | None:
         """Mean over the frames so far."""
         return metrics.mean(self.scores.get(measure, []))
+
+    def scattered(self) -> Figures:
+        """The figures of frames that do not follow each other: means alone."""
+        return {m: None if m == "flicker_levels" else self.mean(m) for m in MEASURES}
 
     def figures(self, truth: Row | None, talk: Talk, retracked: tuple[Retracked, Retracked] | None = None) -> Figures:
         """All figures: means over frames, and what only a whole series tells.

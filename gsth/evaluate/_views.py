@@ -54,9 +54,7 @@ def novel_views(
                 row.see(picture, Reference(seen, tools, slow=True))
                 done += 1
                 yield Step("views", done, len(YAWS_DEG) * len(moments))
-            # moments far apart make no series
-            kept = {m: row.mean(m) for m in row.scores if m != "flicker_levels"}
-            rows[f"view_{yaw_deg:+d}"] = kept
+            rows[f"view_{yaw_deg:+d}"] = row.scattered()
     yield rows
 
 

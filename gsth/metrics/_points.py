@@ -113,6 +113,8 @@ def best_lag(series: Points, reference: Points, max_lag: int = 5) -> LagFit | No
 def _at_lag(series: Points, reference: Points, lag: int) -> LagFit | None:
     """The fit of series[i + lag] to reference[i]."""
     t = len(series)
+    if t - abs(lag) < 3:
+        return None
     a = series[max(lag, 0) : t + min(lag, 0)].astype(np.float64)
     b = reference[max(-lag, 0) : t + min(-lag, 0)].astype(np.float64)
     known = ~(np.isnan(a) | np.isnan(b))

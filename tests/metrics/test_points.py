@@ -58,6 +58,9 @@ def test_best_lag_leaves_out_unknown_frames_and_says_none_for_still_lips() -> No
     assert fit is not None and fit.lag == 0 and fit.correlation == pytest.approx(1.0)
     assert metrics.best_lag(np.full(50, 0.3), reference) is None
     assert metrics.best_lag(np.full(50, np.nan), reference) is None
+    assert metrics.best_lag(reference[:2], reference[:2]) is None
+    short = metrics.best_lag(reference[:4], reference[:4])
+    assert short is not None and short.lag == 0
 
 
 def test_boxes_hold_the_points_with_their_margin_inside_the_picture() -> None:
