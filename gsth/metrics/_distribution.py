@@ -113,72 +113,13 @@ def network() -> Any:
     return _assemble(Conv, Block)
 
 
+_TALL: dict[str, Any] = {"size": (7, 1), "padding": (3, 0)}
+_WIDE: dict[str, Any] = {"size": (1, 7), "padding": (0, 3)}
+
+
 def _assemble(conv: Any, block: Any) -> Any:
     from torch import nn
 
-    tall, wide = {"size": (7, 1), "padding": (3, 0)}, {"size": (1, 7), "padding": (0, 3)}
-
-    def a(inside: int, pool: int) -> Any:
-        parts = {
-            "branch1x1": conv(inside, 64, 1),
-            "branch5x5_1": conv(inside, 48, 1),
-            "branch5x5_2": conv(48, 64, 5, padding=2),
-            "branch3x3dbl_1": conv(inside, 64, 1),
-            "branch3x3dbl_2": conv(64, 96, 3, padding=1),
-            "branch3x3dbl_3": conv(96, 96, 3, padding=1),
-            "branch_pool": conv(inside, pool, 1),
-        }
-        return block(_chains("branch1x1", ("branch5x5", 2), ("branch3x3dbl", 3)), "mean", **parts)
-
-    def c(mid: int) -> Any:
-        parts = {
-            "branch1x1": conv(768, 192, 1),
-            "branch7x7_1": conv(768, mid, 1),
-            "branch7x7_2": conv(mid, mid, **wide),
-            "branch7x7_3": conv(mid, 192, **tall),
-            "branch7x7dbl_1": conv(768, mid, 1),
-            "branch7x7dbl_2": conv(mid, mid, **tall),
-            "branch7x7dbl_3": conv(mid, mid, **wide),
-            "branch7x7dbl_4": conv(mid, mid, **tall),
-            "branch7x7dbl_5": conv(mid, 192, **wide),
-            "branch_pool": conv(768, 192, 1),
-        }
-        return block(_chains("branch1x1", ("branch7x7", 3), ("branch7x7dbl", 5)), "mean", **parts)
-
-    def e(inside: int, pool: str) -> Any:
-        flat, steep = {"size": (1, 3), "padding": (0, 1)}, {"size": (3, 1), "padding": (1, 0)}
-        parts = {
-            "branch1x1": conv(inside, 320, 1),
-            "branch3x3_1": conv(inside, 384, 1),
-            "branch3x3_2a": conv(384, 384, **flat),
-            "branch3x3_2b": conv(384, 384, **steep),
-            "branch3x3dbl_1": conv(inside, 448, 1),
-            "branch3x3dbl_2": conv(448, 384, 3, padding=1),
-            "branch3x3dbl_3a": conv(384, 384, **flat),
-            "branch3x3dbl_3b": conv(384, 384, **steep),
-            "branch_pool": conv(inside, 192, 1),
-        }
-        chains = {
-            "1": ("branch1x1",),
-            "2": ("branch3x3_1", ("branch3x3_2a", "branch3x3_2b")),
-            "3": ("branch3x3dbl_1", "branch3x3dbl_2", ("branch3x3dbl_3a", "branch3x3dbl_3b")),
-        }
-        return block(chains, pool, **parts)
-
-    b = {
-        "branch3x3": conv(288, 384, 3, 2),
-        "branch3x3dbl_1": conv(288, 64, 1),
-        "branch3x3dbl_2": conv(64, 96, 3, padding=1),
-        "branch3x3dbl_3": conv(96, 96, 3, 2),
-    }
-    d = {
-        "branch3x3_1": conv(768, 192, 1),
-        "branch3x3_2": conv(192, 320, 3, 2),
-        "branch7x7x3_1": conv(768, 192, 1),
-        "branch7x7x3_2": conv(192, 192, **wide),
-        "branch7x7x3_3": conv(192, 192, **tall),
-        "branch7x7x3_4": conv(192, 192, 3, 2),
-    }
     layers: dict[str, Any] = {
         "Conv2d_1a_3x3": conv(3, 32, 3, 2),
         "Conv2d_2a_3x3": conv(32, 32, 3),
@@ -187,17 +128,12 @@ def _assemble(conv: Any, block: Any) -> Any:
         "Conv2d_3b_1x1": conv(64, 80, 1),
         "Conv2d_4a_3x3": conv(80, 192, 3),
         "pool2": nn.MaxPool2d(3, 2),
-        "Mixed_5b": a(192, 32),
-        "Mixed_5c": a(256, 64),
-        "Mixed_5d": a(288, 64),
-        "Mixed_6a": block(_chains("branch3x3", ("branch3x3dbl", 3)), "down", **b),
-        "Mixed_6b": c(128),
-        "Mixed_6c": c(160),
-        "Mixed_6d": c(160),
-        "Mixed_6e": c(192),
-        "Mixed_7a": block(_chains(("branch3x3", 2), ("branch7x7x3", 4)), "down", **d),
-        "Mixed_7b": e(1280, "mean"),
-        "Mixed_7c": e(2048, "max"),
+        **{f"Mixed_5{k}": _block_5(conv, block, *sizes) for k, sizes in zip("bcd", _SIZES_5, strict=True)},
+        "Mixed_6a": _block_6a(conv, block),
+        **{f"Mixed_6{k}": _block_6(conv, block, mid) for k, mid in zip("bcde", (128, 160, 160, 192), strict=True)},
+        "Mixed_7a": _block_7a(conv, block),
+        "Mixed_7b": _block_7(conv, block, 1280, "mean"),
+        "Mixed_7c": _block_7(conv, block, 2048, "max"),
         "pool3": nn.AdaptiveAvgPool2d(1),
         "flat": nn.Flatten(),
     }
@@ -205,6 +141,83 @@ def _assemble(conv: Any, block: Any) -> Any:
     for name, layer in layers.items():
         net.add_module(name, layer)
     return net
+
+
+_SIZES_5 = ((192, 32), (256, 64), (288, 64))
+"""Channels in, and channels of the pooled branch."""
+
+
+def _block_5(conv: Any, block: Any, inside: int, pool: int) -> Any:
+    parts = {
+        "branch1x1": conv(inside, 64, 1),
+        "branch5x5_1": conv(inside, 48, 1),
+        "branch5x5_2": conv(48, 64, 5, padding=2),
+        "branch3x3dbl_1": conv(inside, 64, 1),
+        "branch3x3dbl_2": conv(64, 96, 3, padding=1),
+        "branch3x3dbl_3": conv(96, 96, 3, padding=1),
+        "branch_pool": conv(inside, pool, 1),
+    }
+    return block(_chains("branch1x1", ("branch5x5", 2), ("branch3x3dbl", 3)), "mean", **parts)
+
+
+def _block_6a(conv: Any, block: Any) -> Any:
+    parts = {
+        "branch3x3": conv(288, 384, 3, 2),
+        "branch3x3dbl_1": conv(288, 64, 1),
+        "branch3x3dbl_2": conv(64, 96, 3, padding=1),
+        "branch3x3dbl_3": conv(96, 96, 3, 2),
+    }
+    return block(_chains("branch3x3", ("branch3x3dbl", 3)), "down", **parts)
+
+
+def _block_6(conv: Any, block: Any, mid: int) -> Any:
+    parts = {
+        "branch1x1": conv(768, 192, 1),
+        "branch7x7_1": conv(768, mid, 1),
+        "branch7x7_2": conv(mid, mid, **_WIDE),
+        "branch7x7_3": conv(mid, 192, **_TALL),
+        "branch7x7dbl_1": conv(768, mid, 1),
+        "branch7x7dbl_2": conv(mid, mid, **_TALL),
+        "branch7x7dbl_3": conv(mid, mid, **_WIDE),
+        "branch7x7dbl_4": conv(mid, mid, **_TALL),
+        "branch7x7dbl_5": conv(mid, 192, **_WIDE),
+        "branch_pool": conv(768, 192, 1),
+    }
+    return block(_chains("branch1x1", ("branch7x7", 3), ("branch7x7dbl", 5)), "mean", **parts)
+
+
+def _block_7a(conv: Any, block: Any) -> Any:
+    parts = {
+        "branch3x3_1": conv(768, 192, 1),
+        "branch3x3_2": conv(192, 320, 3, 2),
+        "branch7x7x3_1": conv(768, 192, 1),
+        "branch7x7x3_2": conv(192, 192, **_WIDE),
+        "branch7x7x3_3": conv(192, 192, **_TALL),
+        "branch7x7x3_4": conv(192, 192, 3, 2),
+    }
+    return block(_chains(("branch3x3", 2), ("branch7x7x3", 4)), "down", **parts)
+
+
+def _block_7(conv: Any, block: Any, inside: int, pool: str) -> Any:
+    flat: dict[str, Any] = {"size": (1, 3), "padding": (0, 1)}
+    steep: dict[str, Any] = {"size": (3, 1), "padding": (1, 0)}
+    parts = {
+        "branch1x1": conv(inside, 320, 1),
+        "branch3x3_1": conv(inside, 384, 1),
+        "branch3x3_2a": conv(384, 384, **flat),
+        "branch3x3_2b": conv(384, 384, **steep),
+        "branch3x3dbl_1": conv(inside, 448, 1),
+        "branch3x3dbl_2": conv(448, 384, 3, padding=1),
+        "branch3x3dbl_3a": conv(384, 384, **flat),
+        "branch3x3dbl_3b": conv(384, 384, **steep),
+        "branch_pool": conv(inside, 192, 1),
+    }
+    chains = {
+        "1": ("branch1x1",),
+        "2": ("branch3x3_1", ("branch3x3_2a", "branch3x3_2b")),
+        "3": ("branch3x3dbl_1", "branch3x3dbl_2", ("branch3x3dbl_3a", "branch3x3dbl_3b")),
+    }
+    return block(chains, pool, **parts)
 
 
 def _chains(*branches: str | tuple[str, int]) -> dict[str, tuple[str, ...]]:
