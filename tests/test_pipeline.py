@@ -119,6 +119,17 @@ def test_actor_is_tracked_and_shown_from_a_side_never_filmed(film: Path, quick: 
 
 
 @pytest.mark.slow
+def test_what_is_known_of_the_actor_is_scored_too(quick: tuple[Path, Done], tmp_path: Path) -> None:
+    report = tmp_path / "scores.json"
+    last(evaluate.run(quick[0], evaluate.EvalConfig(thorough=False, views=True, json=report)))
+    told = json.loads(report.read_text())
+    rows = told["rows"]
+    assert min(rows[f"view_{yaw:+d}"]["psnr_db"] for yaw in (-20, 20)) >= 21
+    assert 0 <= rows["truth"]["bilabial_closure"] <= 1 and rows["avatar"]["bilabial_closure"] is not None
+    assert told["beaten_by"] == {}
+
+
+@pytest.mark.slow
 def test_driven_by_sound_it_speaks_and_stays_on_its_shoulders(quick: tuple[Path, Done], tmp_path: Path) -> None:
     from gsth import drive, speech
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from made_up_avatar import CROP, QUICK, SIZE, TOTAL, TRAINED, avatar_of, motion_
 from gsth import evaluate, media, metrics
 from gsth.errors import GsthError, InputError
 from gsth.evaluate import EvalConfig, _subject
+from gsth.evaluate._textured import TexturedMesh
+from gsth.metrics import _perceptual
 from gsth.types import Motion, Notice
 
 if TYPE_CHECKING:
@@ -71,6 +74,35 @@ def test_nearest_frames_are_training_frames_of_the_same_expression_and_pose() ->
     place[7, 4] = place[4, 4] = 0.05  # 5 cm aside counts more than the expression
     moved = motion.replace(expr=expr, joints=joints, T_world_head=place)
     assert _subject.nearest_frames(moved, 5, [5, 6, 7]) == [2, 3, 4]
+
+
+def test_the_textured_mesh_wears_the_colours_of_training_frames(avatar: Avatar) -> None:
+    black = replace(avatar, plate=torch.zeros_like(avatar.plate))
+    mesh = TexturedMesh(black)
+    for t, colour in enumerate(((200, 40, 0), (100, 60, 0))):
+        mesh.learn(black.motion, t, np.full((SIZE, SIZE, 3), colour, np.uint8))
+    picture = mesh.draw(black.motion, 2)
+    # corners at 0.1 m, 1 m away, focal length 50 px: 5 px around the middle
+    drawn = picture.any(-1)
+    assert drawn[15, 18] and not drawn[:12].any() and not drawn[:, :12].any() and 20 < drawn.sum() < 80
+    assert (picture[drawn] == (150, 50, 0)).all()
+    untaught = TexturedMesh(black).draw(black.motion, 2)[drawn].astype(int)
+    assert np.abs(untaught - 127.5).max() <= 0.5  # never seen: mid grey
+
+
+def test_what_is_absent_is_listed_with_its_reason_and_the_rest_is_measured(
+    run: Callable[..., list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "stlpips_pytorch" else found(name))
+    _perceptual.st_lpips.cache_clear()
+    run(EvalConfig(json=tmp_path / "s.json", weights=tmp_path))
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert "stlpips-pytorch" in told["absent"]["st_lpips"] and "gsth[eval]" in told["absent"]["st_lpips"]
+    for measure, file in {"lse_c": "syncnet_v2.model", "fid": "pt_inception", "csim_arcface": "arcface.onnx"}.items():
+        assert file in told["absent"][measure]
+    row = told["rows"]["avatar"]
+    assert row["st_lpips"] is None and row["fid"] is None and row["psnr_db"] > 0 and row["foreground_psnr_db"] is None
 
 
 def test_without_a_face_nothing_is_made_up_for_it(run: Callable[..., list[Any]]) -> None:
