@@ -70,10 +70,10 @@ def _eval(argv: Argv) -> Iterator[Event]:
     args = _cli_args.parse("eval", _cli_args.Eval, argv)
     if (args.avatar is not None) + bool(args.compare) + (args.frames_of is not None) != 1:
         raise InputError("gsth eval: give one of AVATAR, --compare A B and --frames-of X (with --reference Y)")
-    if (args.frames_of is None) != (args.reference is None):
-        raise InputError("gsth eval: --frames-of X and --reference Y belong together")
-    if args.frames_of is not None:
+    if args.frames_of is not None and args.reference is not None:
         return evaluate.score_pictures(args.frames_of, args.reference, args.config)
+    if args.frames_of is not None or args.reference is not None:
+        raise InputError("gsth eval: --frames-of X and --reference Y belong together")
     if args.compare:
         return evaluate.compare(args.compare, args.config)
     return evaluate.run(args.avatar, args.config)
