@@ -1,4 +1,4 @@
-"""Compiles the CPU kernels; used by setup.py at install time and by native.py at first use. Standard library only."""
+"""Compiles the kernels; for setup.py at install time and for first use. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,7 @@ FLAGS = (
     # Both passes must take the same decisions at thresholds, so no compiler may fuse on its own.
     "-ffp-contract=off",
 )
+CUDA_FLAGS = ("-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -38,10 +40,7 @@ def compiler() -> str:
 
 def build_id(root: Path) -> str:
     """Hash over sources and flags; a library that reports another one is stale."""
-    digest = hashlib.sha256(" ".join(FLAGS).encode())
-    for path in sorted((*root.glob("cpu/*"), *root.glob("include/*"))):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    return _hash(FLAGS, (*root.glob("cpu/*"), *root.glob("include/*")))
 
 
 def compile_cpu(root: Path, out: Path) -> None:
@@ -51,19 +50,75 @@ def compile_cpu(root: Path, out: Path) -> None:
         OSError: There is no compiler.
         subprocess.CalledProcessError: It failed; ``stderr`` says why.
     """
+    define = f'-DGSTH_BUILD_ID="{build_id(root)}"'
+    _compile([compiler(), *FLAGS, define], sorted(root.glob("cpu/*.cpp")), [compiler(), "-fopenmp"], out)
+
+
+def nvcc() -> str:
+    """The CUDA compiler: the environment's NVCC, or nvcc."""
+    return os.environ.get("NVCC", "nvcc")
+
+
+def cuda_archs() -> list[str]:
+    """Compute capabilities to build for, as "90": GSTH_CUDA_ARCHS ("80 90"), or those of this machine's GPUs."""
+    asked = os.environ.get("GSTH_CUDA_ARCHS")
+    if asked is not None:
+        return asked.replace(",", " ").replace(".", "").split()
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(query, check=True, capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return sorted({line.strip().replace(".", "") for line in found.splitlines() if line.strip()})
+
+
+def cuda_build_id(root: Path) -> str:
+    """As ``build_id``, for the CUDA library; the architectures are not part of it."""
+    return _hash(CUDA_FLAGS, (*root.glob("cuda/*"), *root.glob("include/*")))
+
+
+def compile_cuda(root: Path, out: Path, archs: Sequence[str]) -> None:
+    """Build the CUDA library ``out`` for the given compute capabilities, whole or not at all.
+
+    Machine code for each, and code for the newest that the driver can compile for still newer GPUs.
+
+    Raises:
+        OSError: There is no nvcc.
+        subprocess.CalledProcessError: It failed; ``stderr`` says why.
+    """
+    newest = max(archs, key=int)
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    targets.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
+    define = f'-DGSTH_BUILD_ID="{cuda_build_id(root)}"'
+    _compile([nvcc(), *CUDA_FLAGS, *targets, define], sorted(root.glob("cuda/*.cu")), [nvcc()], out)
+
+
+def switched_off() -> bool:
+    """Whether the environment asks to do without compiled kernels."""
+    return os.environ.get("GSTH_NO_NATIVE", "0") not in ("", "0")
+
+
+def _hash(flags: Sequence[str], paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256(" ".join(flags).encode())
+    for path in sorted(paths):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _compile(command: list[str], sources: Sequence[Path], link: list[str], out: Path) -> None:
+    """Sources to objects, side by side, then to the shared library ``out``."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
-        define = f'-DGSTH_BUILD_ID="{build_id(root)}"'
 
         def compile_one(source: Path) -> str:
             target = str(Path(temporary) / f"{source.stem}.o")
-            _run([compiler(), *FLAGS, define, "-c", str(source), "-o", target])
+            _run([*command, "-c", str(source), "-o", target])
             return target
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(compile_one, sorted(root.glob("cpu/*.cpp"))))
+            objects = list(pool.map(compile_one, sources))
         library = Path(temporary) / out.name
-        _run([compiler(), "-shared", "-fopenmp", *objects, "-o", str(library)])
+        _run([*link, "-shared", *objects, "-o", str(library)])
         os.replace(library, out)
 
 

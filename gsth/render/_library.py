@@ -19,7 +19,7 @@ _POINTER = ctypes.c_void_p
 
 def _struct(name: str, fields: str) -> type[ctypes.Structure]:
     """A ctypes struct; ``fields`` are names, pointers unless followed by :i64, :i32 or :f32."""
-    kinds = {"": _POINTER, "i64": ctypes.c_int64, "i32": ctypes.c_int32}
+    kinds = {"": _POINTER, "i64": ctypes.c_int64, "i32": ctypes.c_int32, "f32": ctypes.c_float}
     pairs = [field.partition(":")[::2] for field in fields.split()]
     return type(name, (ctypes.Structure,), {"_fields_": [(field, kinds[kind]) for field, kind in pairs]})
 
@@ -96,7 +96,7 @@ def find() -> ctypes.CDLL | str:
     The library of the installation is taken unless it is stale (its sources changed); else one in the user's cache,
     which is compiled when it is missing. Set GSTH_NO_NATIVE=1 to do without.
     """
-    if os.environ.get("GSTH_NO_NATIVE", "0") not in ("", "0"):
+    if _build.switched_off():
         return "switched off by GSTH_NO_NATIVE"
     root = _build.source_root()
     wanted = None if root is None else _build.build_id(root)
