@@ -283,8 +283,9 @@ def _rig_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
 def _rig_autograd(ctx: Any, *v_out: Tensor) -> tuple[Any, ...]:
     verts, *params, face_ids, faces = ctx.saved_tensors[:7]
     want_verts = ctx.needs_input_grad[0]
-    out = _rig_backward(verts, params, face_ids, faces, list(ctx.saved_tensors[7:]), list(v_out), want_verts)
-    return (out[4] if want_verts else None, *out[:4], None, None, None)
+    owners = list(ctx.saved_tensors[7:])
+    out = _rig_backward(verts, params, face_ids, faces, owners, list(v_out), want_verts)
+    return (out[4] if want_verts else None, *out[:4], None, None, [None] * len(owners))
 
 
 rig.register_autograd(_rig_autograd, setup_context=_rig_context)
