@@ -1,6 +1,7 @@
 """Builds the compiled kernels; everything else about the package is in pyproject.toml.
 
-The extension is optional: without a compiler the install succeeds, and gsth compiles at first use or runs in torch.
+The extensions are optional: without a compiler the install succeeds, and gsth compiles at first use or runs in torch.
+GSTH_CUDA_ARCHS ("80 86 90") says for which GPUs to build the CUDA kernels; by default those of this machine.
 """
 
 from __future__ import annotations
@@ -42,16 +43,27 @@ class BuildKernels(build_ext):
         if not self.inplace and not self.editable_mode:
             # A wheel carries the sources too, so that a machine that cannot use this build can make its own.
             shutil.copytree(ROOT / "cuda_ext", out.parent / "_kernels_src", dirs_exist_ok=True)
+        recipe = _recipe()
         try:
-            _recipe().compile_cpu(ROOT / "cuda_ext", out)
+            if ext.name == CPU:
+                recipe.compile_cpu(ROOT / "cuda_ext", out)
+            elif archs := recipe.cuda_archs():
+                recipe.compile_cuda(ROOT / "cuda_ext", out, archs)
         except (OSError, subprocess.CalledProcessError) as error:
             detail = (getattr(error, "stderr", None) or "").strip()[-2000:]
             self.warn(f"{ext.name} was not built ({error}); gsth will try again at first use. {detail}")
 
 
-SOURCES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "cuda_ext" / "cpu").glob("*.cpp"))
-HEADERS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "cuda_ext").glob("*/*.h"))
+CPU, CUDA = "gsth._kernels_cpu", "gsth._kernels_cuda"
+
+
+def _extension(name: str, pattern: str) -> Extension:
+    sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "cuda_ext").glob(pattern))
+    headers = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "cuda_ext").glob("*/*.*h"))
+    return Extension(name, sources, depends=headers, optional=True)
+
+
 setup(
-    ext_modules=[Extension("gsth._kernels_cpu", SOURCES, depends=HEADERS, optional=True)],
+    ext_modules=[_extension(CPU, "cpu/*.cpp"), _extension(CUDA, "cuda/*.cu")],
     cmdclass={"build_ext": BuildKernels},
 )

@@ -106,7 +106,11 @@ def _gpu() -> Iterator[Row]:
     import torch
 
     if torch.cuda.is_available():
+        from gsth import render
+
         yield Row("gpu", torch.cuda.get_device_name(0), True, f"CUDA {torch.version.cuda}")
+        reason = render.backends("cuda")["native"]
+        yield Row("gpu", "own kernels", reason is None, reason or "run")
     else:
         built = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
         yield Row("gpu", "none", False, f"{built}; everything runs on the CPU")

@@ -11,6 +11,7 @@ namespace gsth {
 __host__ __device__ __forceinline__ float larger(float a, float b) { return a > b ? a : b; }
 __host__ __device__ __forceinline__ float smaller(float a, float b) { return a < b ? a : b; }
 __host__ __device__ __forceinline__ float root(float a) { return sqrtf(a); }
+__host__ __device__ __forceinline__ float log2_of(float a) { return log2f(a); }
 __host__ __device__ __forceinline__ float select(bool yes, float a, float b) { return yes ? a : b; }
 
 }  // namespace gsth

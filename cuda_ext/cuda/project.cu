@@ -16,6 +16,10 @@ struct Loaded {
     unsigned bad;  // bits of arrays with a value that is not finite
 };
 
+__device__ __forceinline__ Camera camera_of(const GsthCudaScene& s, int view) {
+    return make_camera(s.viewmats + 16 * view, s.Ks + 9 * view, s.width, s.height, s.antialiased != 0);
+}
+
 __device__ __forceinline__ bool finite(float x) { return x - x == 0.f; }
 
 __device__ __forceinline__ Loaded load_splat(const GsthCudaScene& s, int view, int i) {
@@ -120,7 +124,7 @@ __global__ void __launch_bounds__(kThreads) project_kernel(GsthCudaScene s, Gsth
     const int64_t at = int64_t(view) * s.n + i;
     Span span = {0, 0, 0, 0, 0};
     if (i < s.n) {
-        const Camera cam = make_camera(s.viewmats + 16 * view, s.Ks + 9 * view, s.width, s.height);
+        const Camera cam = camera_of(s, view);
         Loaded l = load_splat(s, view, i);
         Steps<float> steps;
         const SplatOut<float> o = project(cam, l.in, steps);
@@ -129,10 +133,10 @@ __global__ void __launch_bounds__(kThreads) project_kernel(GsthCudaScene s, Gsth
         if (l.bad) atomicOr(reinterpret_cast<unsigned long long*>(lists.status + 1), (unsigned long long)(l.bad));
         const bool drawn = o.drawn != 0.f;
         if (drawn) span = span_of(o, grid);
-        const float reach = fmaxf(l.in.log2_opacity - kLog2AlphaMin, 0.f) * 1.0001f + 1e-3f;
+        const float reach = fmaxf(o.log2_opacity - kLog2AlphaMin, 0.f) * 1.0001f + 1e-3f;
         float4* pack = reinterpret_cast<float4*>(lists.packs) + 3 * at;
         pack[0] = make_float4(o.x, o.y, 0.5f * kLog2E * o.a, kLog2E * o.b);
-        pack[1] = make_float4(0.5f * kLog2E * o.c, l.in.log2_opacity, fmaxf(color[0], 0.f), fmaxf(color[1], 0.f));
+        pack[1] = make_float4(0.5f * kLog2E * o.c, o.log2_opacity, fmaxf(color[0], 0.f), fmaxf(color[1], 0.f));
         pack[2] = make_float4(fmaxf(color[2], 0.f), o.z, reach, drawn ? 1.f : 0.f);
         radii_px[at] = drawn ? fmaxf(o.extent_x, o.extent_y) : 0.f;
         reinterpret_cast<float2*>(means2d)[at] = drawn ? make_float2(o.x, o.y) : make_float2(0.f, 0.f);
@@ -239,12 +243,13 @@ __device__ __forceinline__ ViewGrad view_backward(const GsthCudaScene& s, const 
         return r;
     }
     const float4 u = pack[0], v = pack[1], w = pack[2];
-    const Camera cam = make_camera(s.viewmats + 16 * view, s.Ks + 9 * view, s.width, s.height);
+    const Camera cam = camera_of(s, view);
     const Loaded l = load_splat(s, view, i);
     Steps<float> steps;
     project_steps(cam, l.in, steps);
     SplatGrad<float>& g = r.g;
     g.x = sums[kVx], g.y = sums[kVy], g.z = sums[kVz], g.a = sums[kVa], g.b = sums[kVb], g.c = sums[kVc];
+    g.log_opacity = sums[kVLogOpacity];
     if (image.v_means2d) g.x += image.v_means2d[2 * at], g.y += image.v_means2d[2 * at + 1];
     const float v_color[3] = {v.z > 0.f ? sums[kVRed] : 0.f, v.w > 0.f ? sums[kVGreen] : 0.f,
                               w.x > 0.f ? sums[kVBlue] : 0.f};

@@ -1,8 +1,6 @@
 // Splats in triangle frames to the world, for some frames of a mesh at once, and back without atomics: every splat,
 // triangle and vertex sums what it owns, in a fixed order.
-#include "common.cuh"
-
-#include "../include/rig_math.h"
+#include "rig_math.cuh"
 
 namespace gsth {
 namespace {

@@ -10,11 +10,15 @@
 #include <random>
 #include <vector>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace {
 
-constexpr size_t kStack = 64 * 1024;
+constexpr size_t kStack = 128 * 1024;
 enum class State { kNew, kReady, kWarp, kBlock, kDone };
 
 struct Fiber {
@@ -70,6 +74,9 @@ void resume(int i) {
 void prepare(int i) {
     Fiber& f = fibers[i];
     if (!f.stack) f.stack.reset(new char[kStack]);
+#ifdef __SANITIZE_ADDRESS__
+    __asan_unpoison_memory_region(f.stack.get(), kStack);  // the last fiber left its frames by a jump
+#endif
     f.state = State::kNew, f.meetings = 0;
     f.index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y));
     getcontext(&f.entry);

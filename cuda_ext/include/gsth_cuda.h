@@ -24,7 +24,7 @@ typedef struct {
     const float *opacities, *sh;          // [n], [n bases 3]
     const float *viewmats, *Ks;           // [views 4 4], [views 3 3]
     const float *background;              // [3] (background_stride 0) or [height width 3] (stride 3)
-    int32_t background_stride, width, height;
+    int32_t background_stride, width, height, antialiased;  // antialiased: as in GsthCamera
 } GsthCudaScene;
 
 // What the forward pass leaves for the backward pass; the caller owns the memory.

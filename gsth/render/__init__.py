@@ -1,6 +1,6 @@
 """Rendering: Splats and Cameras in, Rendered out.
 
-A backend is a file in this room with ``unavailable(device) -> str | None`` (why it cannot run there) and
+A backend is a module in this room with ``unavailable(device) -> str | None`` (why it cannot run there) and
 ``render(splats, cameras, background, antialiased) -> Rendered``; all must agree with ``torch_ref``, the definition.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gsth.errors import BackendError, InputError
-from gsth.render import gsplat, native, torch_ref
+from gsth.render import cuda, gsplat, native, torch_ref
 from gsth.render.torch_ref import triangle_frames
 from gsth.types import Cameras, Mesh, Rendered, RiggedSplats, Splats
 
@@ -23,6 +23,11 @@ __all__ = ["backends", "l1_ssim_loss", "render", "rig", "triangle_frames"]
 _BACKENDS: dict[str, ModuleType] = {"native": native, "gsplat": gsplat, "torch_ref": torch_ref}
 """In the order in which "auto" tries them."""
 _log = logging.getLogger(__name__)
+
+
+def _module(name: str, device: torch.device) -> ModuleType:
+    """The compiled kernels are one backend with one module per kind of device."""
+    return cuda if name == "native" and device.type == "cuda" else _BACKENDS[name]
 
 
 def render(
@@ -64,7 +69,8 @@ def rig(splats: RiggedSplats, mesh: Mesh) -> Splats:
     if len(mesh.verts) != 1:
         raise InputError(f"rig: want a mesh of 1 frame, got {len(mesh.verts)}; pose one frame at a time")
     tensors = (splats.means_tri, splats.quats_tri, splats.log_scales, splats.logit_opacities)
-    implementation = native if native.can_take(mesh.verts, *tensors) else torch_ref
+    compiled = _module("native", mesh.verts.device)
+    implementation = compiled if compiled.can_take(mesh.verts, *tensors) else torch_ref
     carried: Splats = implementation.rig(splats, mesh)
     return carried
 
@@ -87,7 +93,8 @@ def l1_ssim_loss(image: Tensor, target: Tensor, weight_map: Tensor | None = None
         )
     if weight_map is not None and weight_map.shape != image.shape[:2]:
         raise InputError(f"l1_ssim_loss: want weight_map {list(image.shape[:2])}, got {list(weight_map.shape)}")
-    implementation = native if native.can_take(image, target, weight_map) else torch_ref
+    compiled = _module("native", image.device)
+    implementation = compiled if compiled.can_take(image, target, weight_map) else torch_ref
     loss: Tensor = implementation.l1_ssim_loss(
         image, target.detach(), None if weight_map is None else weight_map.detach(), ssim_weight
     )
@@ -96,7 +103,8 @@ def l1_ssim_loss(image: Tensor, target: Tensor, weight_map: Tensor | None = None
 
 def backends(device: torch.device | str = "cpu") -> dict[str, str | None]:
     """Every backend with the reason why it cannot run for tensors on ``device``, or None where it can."""
-    return {name: module.unavailable(torch.device(device)) for name, module in _BACKENDS.items()}
+    where = torch.device(device)
+    return {name: _module(name, where).unavailable(where) for name in _BACKENDS}
 
 
 def _choose(backend: str, splats: Splats) -> ModuleType:
@@ -104,15 +112,15 @@ def _choose(backend: str, splats: Splats) -> ModuleType:
     if backend == "auto":
         # The kernels are float32; other precisions are for checking against the definition.
         names = list(_BACKENDS) if splats.means.dtype == torch.float32 else ["torch_ref"]
-        name = next(name for name in names if _BACKENDS[name].unavailable(device) is None)
+        name = next(name for name in names if _module(name, device).unavailable(device) is None)
         _announce(name, str(device))
-        return _BACKENDS[name]
+        return _module(name, device)
     if backend not in _BACKENDS:
         raise BackendError(f"no render backend is called {backend!r}; there are: auto, {', '.join(_BACKENDS)}")
-    reason = _BACKENDS[backend].unavailable(device)
+    reason = _module(backend, device).unavailable(device)
     if reason is not None:
         raise BackendError(f"render backend {backend} cannot run: {reason}")
-    return _BACKENDS[backend]
+    return _module(backend, device)
 
 
 @cache

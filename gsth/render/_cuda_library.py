@@ -16,7 +16,7 @@ from gsth.render._library import _LETTERS, _cache_folder, _struct
 SceneC = _struct(
     "SceneC",
     "n:i32 views:i32 sets:i32 bases:i32 means quats scales opacities sh viewmats Ks background "
-    "background_stride:i32 width:i32 height:i32",
+    "background_stride:i32 width:i32 height:i32 antialiased:i32",
 )
 ListsC = _struct("CudaListsC", "packs spans cursors tile_firsts keys status capacity:i32")
 ImagesC = _struct("ImagesC", "rgb alpha depth")
@@ -48,9 +48,8 @@ _SIGNATURES = {
 }
 
 
-def open_library(path: Path) -> ctypes.CDLL:
-    """Load the kernels at ``path``; OSError or AttributeError where it is no such library."""
-    library = ctypes.CDLL(str(path))
+def with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Give a loaded library's functions their types; AttributeError where it is another library."""
     for name, (letters, result) in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes = [_LETTERS[letter] for letter in letters]
@@ -61,7 +60,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 def _opened(path: Path, wanted: str | None) -> ctypes.CDLL | None:
     """The library at ``path`` if it loads, was built from the sources at hand and runs on the current GPU."""
     try:
-        library = open_library(path) if path.is_file() else None
+        library = with_signatures(ctypes.CDLL(str(path))) if path.is_file() else None
     except (OSError, AttributeError):
         return None
     if library is None or (wanted is not None and library.gsth_cuda_build_id().decode() != wanted):

@@ -74,13 +74,14 @@ def _later(status: Tensor) -> Callable[[], list[int]]:
     return result
 
 
-def _scene(splats: Sequence[Tensor], camera: Sequence[Tensor], width: int, height: int) -> Any:
-    """Pointer to the C struct of means, quats, scales, opacities, sh and viewmats, Ks, background."""
+def _scene(splats: Sequence[Tensor], camera: Sequence[Tensor], image: tuple[int, int, bool]) -> Any:
+    """Pointer to the C struct of means, quats, scales, opacities, sh, of viewmats, Ks, background, and of
+    the image's width, height and whether it is antialiased."""
     means, opacities, sh, background = splats[0], splats[3], splats[4], camera[2]
     sizes = (opacities.shape[0], camera[0].shape[0], 1 if means.dim() == 2 else means.shape[0], sh.shape[1])
     stride = 0 if background.dim() == 1 else 3
     return ctypes.byref(
-        _cuda_library.SceneC(*sizes, *map(pointer, (*splats, *camera)), stride, width, height),
+        _cuda_library.SceneC(*sizes, *map(pointer, (*splats, *camera)), stride, *image),
     )
 
 
@@ -101,6 +102,7 @@ def raster(
     grad_px: Tensor,
     width: int,
     height: int,
+    antialiased: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """rgb, alpha, depth, means2d, radii_px of all views, then the lists; backward writes grad_px."""
     library, views, n = _cuda_library.kernels(), viewmats.shape[0], opacities.shape[0]
@@ -113,7 +115,7 @@ def raster(
     means2d, radii_px = new(views, n, 2), new(views, n)
     packs, spans, status = new(views, n, _PACK_FLOATS), ints(views, n, _SPAN_INTS), ints(2, dtype=torch.int64)
     cursors, firsts = ints(tiles), ints(tiles + 1)
-    scene, size = _scene(splats, camera, width, height), (width, height)
+    scene, size = _scene(splats, camera, (width, height, antialiased)), (width, height)
     capacity = min(int(pairs_per_splat.get(size, FIRST_PAIRS) * HEADROOM * views * n) + SPARE, MOST_PAIRS)
     with torch.cuda.device_of(means):
         while True:
@@ -139,7 +141,7 @@ def raster(
 
 
 @raster.register_fake
-def _(means, quats, scales, opacities, sh, viewmats, Ks, background, grad_px, width, height):  # type: ignore[no-untyped-def]
+def _(means, quats, scales, opacities, sh, viewmats, Ks, background, grad_px, width, height, antialiased):  # type: ignore[no-untyped-def]
     views, n = viewmats.shape[0], opacities.shape[0]
     pairs = torch.library.get_ctx().new_dynamic_size()
     tiles = views * ((width + _TILE_PX - 1) // _TILE_PX) * ((height + _TILE_PX - 1) // _TILE_PX)
@@ -161,6 +163,7 @@ def _raster_backward(
     v_alpha: Tensor | None,
     v_depth: Tensor | None,
     v_means2d: Tensor | None,
+    antialiased: bool,
     want_viewmats: bool,
 ) -> list[Tensor]:
     """Gradients of means, quats, scales, opacities, sh, the norm of that of means2d and, where wanted, of viewmats."""
@@ -175,7 +178,7 @@ def _raster_backward(
     partials = new(views, -(-n // _BLOCK), 12) if want_viewmats else None
     image = _cuda_library.ImageGradsC(*map(pointer, (*images, *incoming, slots, partials)))
     grads = _cuda_library.SplatGradsC(*map(pointer, (*out, viewmats, grad_px)))
-    scene = _scene(splats, camera, width, height)
+    scene = _scene(splats, camera, (width, height, antialiased))
     with torch.cuda.device_of(v_rgb):
         backward = _cuda_library.kernels().gsth_cuda_backward
         _check(backward(scene, _lists(lists), ctypes.byref(image), ctypes.byref(grads), _stream(v_rgb)))
@@ -183,7 +186,7 @@ def _raster_backward(
 
 
 @_raster_backward.register_fake
-def _(splats, camera, images, lists, v_rgb, v_alpha, v_depth, v_means2d, want_viewmats):  # type: ignore[no-untyped-def]
+def _(splats, camera, images, lists, v_rgb, v_alpha, v_depth, v_means2d, antialiased, want_viewmats):  # type: ignore[no-untyped-def]
     out = [torch.empty_like(t) for t in splats] + [v_rgb.new_empty(camera[0].shape[0], splats[3].shape[0])]
     return [*out, torch.empty_like(camera[0])] if want_viewmats else out
 
@@ -193,7 +196,7 @@ def _raster_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     ctx.mark_non_differentiable(radii_px, *lists)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:8], rgb, alpha, depth, *lists)
-    ctx.grad_px = inputs[8]
+    ctx.grad_px, ctx.antialiased = inputs[8], inputs[11]
 
 
 def _raster_autograd(ctx: Any, v_rgb: Any, v_alpha: Any, v_depth: Any, v_means2d: Any, *_: Any) -> tuple[Any, ...]:
@@ -202,12 +205,13 @@ def _raster_autograd(ctx: Any, v_rgb: Any, v_alpha: Any, v_depth: Any, v_means2d
     if v_rgb is None:
         v_rgb = torch.zeros_like(images[0])
     want_viewmats = ctx.needs_input_grad[5]
-    out = _raster_backward(splats, camera, images, lists, v_rgb, v_alpha, v_depth, v_means2d, want_viewmats)
+    incoming = (v_rgb, v_alpha, v_depth, v_means2d)
+    out = _raster_backward(splats, camera, images, lists, *incoming, ctx.antialiased, want_viewmats)
     ctx.grad_px.copy_(out[5])
     v_background = None
     if ctx.needs_input_grad[7]:
         v_background = ((1 - images[1])[..., None] * v_rgb).sum((0, 1, 2) if camera[2].dim() == 1 else 0)
-    return (*out[:5], out[6] if want_viewmats else None, None, v_background, None, None, None)
+    return (*out[:5], out[6] if want_viewmats else None, None, v_background, None, None, None, None)
 
 
 raster.register_autograd(_raster_autograd, setup_context=_raster_context)

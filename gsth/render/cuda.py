@@ -41,22 +41,25 @@ def can_take(*tensors: Tensor | None) -> bool:
     return fit and not isinstance(_cuda_library.find(), str)
 
 
-def render(splats: Splats, cameras: Cameras, background: Tensor) -> Rendered:
+def render(splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False) -> Rendered:
     """Draw splats as ``torch_ref`` defines it, all cameras at once.
 
     Args:
         splats: Float32, on a GPU.
         cameras: The same; no gradient to Ks (use torch_ref for that).
         background: [3] or [h w 3].
+        antialiased: Splats smaller than a pixel fade instead of growing to its size.
 
     Raises:
         InputError: A tensor is of the wrong dtype or device or holds values that are not finite; it is named.
     """
     fields = (splats.means, splats.quats, splats.scales, splats.opacities, splats.sh)
-    return _render(fields, cameras, background)
+    return _render(fields, cameras, background, antialiased)
 
 
-def render_frames(rigged: RiggedSplats, mesh: Mesh, cameras: Cameras, background: Tensor) -> Rendered:
+def render_frames(
+    rigged: RiggedSplats, mesh: Mesh, cameras: Cameras, background: Tensor, antialiased: bool = False
+) -> Rendered:
     """Carry splats by t frames of a mesh and draw each frame with its own camera, all in one launch.
 
     Args:
@@ -64,13 +67,14 @@ def render_frames(rigged: RiggedSplats, mesh: Mesh, cameras: Cameras, background
         mesh: t frames.
         cameras: t cameras.
         background: [3] or [h w 3].
+        antialiased: As ``render``.
 
     Returns:
         As ``render``, with one view per frame. Differentiable in everything but the intrinsics.
     """
     if len(mesh.verts) != len(cameras.Ks):
         raise InputError(f"render_frames: want one camera per frame, got {len(cameras.Ks)} for {len(mesh.verts)}")
-    return _render((*_carry(rigged, mesh), rigged.sh), cameras, background)
+    return _render((*_carry(rigged, mesh), rigged.sh), cameras, background, antialiased)
 
 
 def rig(splats: RiggedSplats, mesh: Mesh) -> Splats:
@@ -165,14 +169,16 @@ def _require(named: dict[str, Tensor]) -> None:
             )
 
 
-def _render(splats: Sequence[Tensor], cameras: Cameras, background: Tensor) -> Rendered:
+def _render(splats: Sequence[Tensor], cameras: Cameras, background: Tensor, antialiased: bool) -> Rendered:
     """Means, quats and scales may have a leading dimension of views."""
     rest = (cameras.viewmats, cameras.Ks, background)
     _require(dict(zip(ARRAYS, (*splats, *rest), strict=True)))
     if cameras.Ks.requires_grad:
         raise InputError("Ks: the CUDA kernels give no gradient to intrinsics; detach, or take backend torch_ref")
     grad_px = splats[0].new_zeros(len(cameras.Ks), splats[3].shape[0])
-    rgb, alpha, depth, means2d, radii_px, *_ = _cuda_ops.raster(*splats, *rest, grad_px, cameras.width, cameras.height)
+    rgb, alpha, depth, means2d, radii_px, *_ = _cuda_ops.raster(
+        *splats, *rest, grad_px, cameras.width, cameras.height, antialiased
+    )
     return Rendered(rgb=rgb, alpha=alpha, depth=depth, means2d=means2d, radii_px=radii_px, grad_px=grad_px)
 
 

@@ -23,21 +23,24 @@ def to(device: str, splats: Splats, cameras: Cameras) -> tuple[Splats, Cameras]:
     return moved, cameras.replace(viewmats=cameras.viewmats.to(device), Ks=cameras.Ks.to(device))
 
 
-def run(module: object, splats: Splats, cameras: Cameras, background: Tensor) -> tuple[Rendered, dict[str, Tensor]]:
+def run(
+    module: object, splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False
+) -> tuple[Rendered, dict[str, Tensor]]:
     """Everything rendered, and the gradient of everything for a loss on all outputs."""
     leaves = {f: getattr(splats, f).clone().requires_grad_() for f in FIELDS}
     leaves |= {"background": background.clone().requires_grad_(), "viewmats": cameras.viewmats.clone().requires_grad_()}
     fields = [leaves[f] for f in FIELDS]
-    r = module.render(Splats(*fields), cameras.replace(viewmats=leaves["viewmats"]), leaves["background"])  # type: ignore[attr-defined]
+    own = cameras.replace(viewmats=leaves["viewmats"])
+    r = module.render(Splats(*fields), own, leaves["background"], antialiased)  # type: ignore[attr-defined]
     outputs = (r.rgb, r.alpha, r.depth, 0.01 * r.means2d[r.radii_px > 0])
     torch.stack([(o * noise(o.cpu(), i).to(o)).sum() for i, o in enumerate(outputs)]).sum().backward()
     grads = {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
     return r, grads | {"grad_px": r.grad_px}
 
 
-def assert_agree(device: str, splats: Splats, cameras: Cameras, background: Tensor) -> None:
-    a, grads_a = run(cuda, *to(device, splats, cameras), background.to(device))
-    b, grads_b = run(torch_ref, *in_double(splats, cameras), background.double())
+def assert_agree(device: str, splats: Splats, cameras: Cameras, background: Tensor, antialiased: bool = False) -> None:
+    a, grads_a = run(cuda, *to(device, splats, cameras), background.to(device), antialiased)
+    b, grads_b = run(torch_ref, *in_double(splats, cameras), background.double(), antialiased)
     for name in OUTPUTS:
         torch.testing.assert_close(getattr(a, name).cpu().double(), getattr(b, name), atol=1e-4, rtol=1e-4, msg=name)
     for name, want in grads_b.items():
@@ -59,6 +62,11 @@ def test_values_and_gradients_are_those_of_the_definition(
 @pytest.mark.parametrize("plate", ((3,), (30, 40, 3)))
 def test_several_cameras_in_one_launch(cuda_device: str, plate: tuple[int, ...]) -> None:
     assert_agree(cuda_device, make_splats(200, 4), make_cameras(40, 30, count=3), torch.rand(plate))
+
+
+@pytest.mark.parametrize("size_m", (0.06, 0.005))
+def test_antialiased_pictures(cuda_device: str, size_m: float) -> None:
+    assert_agree(cuda_device, make_splats(300, 4, size_m=size_m), make_cameras(40, 30, 2), torch.rand(3), True)
 
 
 def test_dense_layers_behind_finished_pixels(cuda_device: str) -> None:
@@ -95,7 +103,14 @@ def test_lists_that_do_not_fit_shared_memory(cuda_device: str, count: int) -> No
     splats, cameras = to(cuda_device, splats, make_cameras(16, 16))
     background = torch.zeros(3, device=cuda_device)
     raster = _cuda_ops.raster(
-        *(getattr(splats, f) for f in FIELDS), cameras.viewmats, cameras.Ks, background, torch.zeros(1, count), 16, 16
+        *(getattr(splats, f) for f in FIELDS),
+        cameras.viewmats,
+        cameras.Ks,
+        background,
+        torch.zeros(1, count),
+        16,
+        16,
+        False,
     )
     firsts, keys = raster[8], raster[9]
     assert firsts[-1] == len(keys) > 0.9 * count
@@ -296,9 +311,7 @@ def test_too_small_buffers_are_noticed_and_grown(cuda_device: str, monkeypatch: 
     assert torch.equal(again.rgb, want.rgb)
 
 
-def test_a_graphed_function_grows_with_its_inputs(
-    cuda_device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graphed_function_grows_with_its_inputs(cuda_device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if cuda_device == "cpu":  # a stand-in for graphs: what was captured runs again, with the buffers of the capture
         monkeypatch.setattr(cuda, "_on_a_side_stream", lambda run: run())
         monkeypatch.setattr(cuda, "_captured", captured_emulated)
@@ -347,7 +360,7 @@ def test_operators_obey_torch(cuda_device: str) -> None:
     s, c = to(cuda_device, make_splats(40, 4), make_cameras(20, 18, 2))
     leaves = [getattr(s, f).clone().requires_grad_() for f in FIELDS]
     background, grad_px = torch.rand(3, device=cuda_device), torch.zeros(2, 40, device=cuda_device)
-    args = (*leaves, c.viewmats, c.Ks, background, grad_px, c.width, c.height)
+    args = (*leaves, c.viewmats, c.Ks, background, grad_px, c.width, c.height, False)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(_cuda_ops.raster, args, test_utils=checks)
     splats, mesh = rigged(12)

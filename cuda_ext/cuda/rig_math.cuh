@@ -1,10 +1,7 @@
-// One splat's and one triangle's arithmetic of the rig, host and device: triangle frames, splats carried by them, and
-// the way back. The definition that this must match is gsth/render/torch_ref.py (triangle_frames, rig).
+// One splat's and one triangle's arithmetic of the rig: triangle frames, splats carried by them, and the way back.
+// The definition that this must match is gsth/render/torch_ref.py (triangle_frames, rig).
 #pragma once
-#include <math.h>
-#include <stdint.h>
-
-#include "splat_math.h"
+#include "common.cuh"
 
 namespace gsth {
 
@@ -12,32 +9,32 @@ struct V3 {
     float x, y, z;
 };
 
-GSTH_INLINE V3 operator+(V3 a, V3 b) { return {a.x + b.x, a.y + b.y, a.z + b.z}; }
-GSTH_INLINE V3 operator-(V3 a, V3 b) { return {a.x - b.x, a.y - b.y, a.z - b.z}; }
-GSTH_INLINE V3 operator*(float s, V3 a) { return {s * a.x, s * a.y, s * a.z}; }
-GSTH_INLINE float dot(V3 a, V3 b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
-GSTH_INLINE V3 cross(V3 a, V3 b) { return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x}; }
-GSTH_INLINE V3 at(const float* p, int64_t i) { return {p[3 * i], p[3 * i + 1], p[3 * i + 2]}; }
-GSTH_INLINE void put(float* p, int64_t i, V3 a) { p[3 * i] = a.x, p[3 * i + 1] = a.y, p[3 * i + 2] = a.z; }
-GSTH_INLINE float length(V3 a) { return sqrtf(dot(a, a)); }
-GSTH_INLINE V3 unit(V3 a) { return (1.f / fmaxf(length(a), 1e-12f)) * a; }
+__device__ __forceinline__ V3 operator+(V3 a, V3 b) { return {a.x + b.x, a.y + b.y, a.z + b.z}; }
+__device__ __forceinline__ V3 operator-(V3 a, V3 b) { return {a.x - b.x, a.y - b.y, a.z - b.z}; }
+__device__ __forceinline__ V3 operator*(float s, V3 a) { return {s * a.x, s * a.y, s * a.z}; }
+__device__ __forceinline__ float dot(V3 a, V3 b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
+__device__ __forceinline__ V3 cross(V3 a, V3 b) { return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x}; }
+__device__ __forceinline__ V3 at(const float* p, int64_t i) { return {p[3 * i], p[3 * i + 1], p[3 * i + 2]}; }
+__device__ __forceinline__ void put(float* p, int64_t i, V3 a) { p[3 * i] = a.x, p[3 * i + 1] = a.y, p[3 * i + 2] = a.z; }
+__device__ __forceinline__ float length(V3 a) { return sqrtf(dot(a, a)); }
+__device__ __forceinline__ V3 unit(V3 a) { return (1.f / fmaxf(length(a), 1e-12f)) * a; }
 
 struct Quat {
     float w, x, y, z;
 };
 
-GSTH_INLINE Quat operator*(Quat a, Quat b) {
+__device__ __forceinline__ Quat operator*(Quat a, Quat b) {
     return {a.w * b.w - a.x * b.x - a.y * b.y - a.z * b.z, a.w * b.x + a.x * b.w + a.y * b.z - a.z * b.y,
             a.w * b.y - a.x * b.z + a.y * b.w + a.z * b.x, a.w * b.z + a.x * b.y - a.y * b.x + a.z * b.w};
 }
 
-GSTH_INLINE Quat quat_at(const float* p, int64_t i) { return {p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3]}; }
-GSTH_INLINE void put(float* p, int64_t i, Quat q) {
+__device__ __forceinline__ Quat quat_at(const float* p, int64_t i) { return {p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3]}; }
+__device__ __forceinline__ void put(float* p, int64_t i, Quat q) {
     p[4 * i] = q.w, p[4 * i + 1] = q.x, p[4 * i + 2] = q.y, p[4 * i + 3] = q.z;
 }
 
 // Columns a, b, c of a rotation to a unit quaternion with w >= 0 (Shepperd 1978).
-GSTH_INLINE Quat quat_of(V3 a, V3 b, V3 c) {
+__device__ __forceinline__ Quat quat_of(V3 a, V3 b, V3 c) {
     const float w4 = 1 + a.x + b.y + c.z, x4 = 1 + a.x - b.y - c.z, y4 = 1 - a.x + b.y - c.z, z4 = 1 - a.x - b.y + c.z;
     const float x = b.z - c.y, y = c.x - a.z, z = a.y - b.x, d = b.x + a.y, e = c.x + a.z, f = c.y + b.z;
     Quat q = {w4, x, y, z};
@@ -55,11 +52,11 @@ struct Frame {
     float edge, height, size;
     Quat q;
 
-    GSTH_INLINE V3 turn(V3 v) const { return v.x * a0 + v.y * a1 + v.z * a2; }
-    GSTH_INLINE V3 turn_back(V3 v) const { return {dot(v, a0), dot(v, a1), dot(v, a2)}; }
+    __device__ __forceinline__ V3 turn(V3 v) const { return v.x * a0 + v.y * a1 + v.z * a2; }
+    __device__ __forceinline__ V3 turn_back(V3 v) const { return {dot(v, a0), dot(v, a1), dot(v, a2)}; }
 };
 
-GSTH_INLINE Frame frame_of(const float* verts, const int64_t* faces, int64_t face) {
+__device__ __forceinline__ Frame frame_of(const float* verts, const int64_t* faces, int64_t face) {
     const V3 a = at(verts, faces[3 * face]), b = at(verts, faces[3 * face + 1]), c = at(verts, faces[3 * face + 2]);
     Frame f;
     const V3 e0 = b - a;
@@ -71,7 +68,7 @@ GSTH_INLINE Frame frame_of(const float* verts, const int64_t* faces, int64_t fac
     return f;
 }
 
-GSTH_INLINE float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
+__device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
 
 // What the splats of one triangle pass on to its frame.
 struct FrameGrad {
@@ -86,7 +83,7 @@ struct RiggedSplat {
 };
 
 // v: gradients of the world's mean, quaternion and scales. Adds to sum; returns the gradients of the parameters.
-GSTH_INLINE RiggedSplat rig_splat_backward(const Frame& f, const RiggedSplat& s, const RiggedSplat& v, FrameGrad& sum) {
+__device__ __forceinline__ RiggedSplat rig_splat_backward(const Frame& f, const RiggedSplat& s, const RiggedSplat& v, FrameGrad& sum) {
     RiggedSplat g;
     const V3 offset = f.turn(s.mean);
     sum.origin = sum.origin + v.mean;
@@ -107,7 +104,7 @@ GSTH_INLINE RiggedSplat rig_splat_backward(const Frame& f, const RiggedSplat& s,
 
 // A frame's gradient to the triangle's corners [3 3]. An edge moves the frame by turning a0 towards a1 and a2; the
 // other edge by turning the normal about a0. Triangles without area pass nothing on.
-GSTH_INLINE void frame_backward(const Frame& f, const FrameGrad& g, float* corners) {
+__device__ __forceinline__ void frame_backward(const Frame& f, const FrameGrad& g, float* corners) {
     V3 v_e0 = {0.f, 0.f, 0.f}, v_e1 = {0.f, 0.f, 0.f};
     if (f.edge > 1e-12f && f.height > 1e-12f) {
         const float along = dot(f.e1, f.a0) / f.edge;
