@@ -66,8 +66,8 @@ template <class Use>
 __device__ __forceinline__ void each_tile(const Span& mine, const Grid& grid, uint64_t payload, Use&& use) {
     const int count = mine.count();
     if (count <= kOwn)
-        for (int k = 0; k < count; ++k)
-            use((mine.y0 + k / mine.columns) * grid.columns + mine.x0 + k % mine.columns, payload);
+        for (int y = mine.y0; y < mine.y0 + mine.rows; ++y)
+            for (int x = mine.x0; x < mine.x0 + mine.columns; ++x) use(y * grid.columns + x, payload);
     for (unsigned large = __ballot_sync(kFull, count > kOwn); large; large &= large - 1) {
         const int owner = __ffs(int(large)) - 1;
         const int x0 = __shfl_sync(kFull, mine.x0, owner), y0 = __shfl_sync(kFull, mine.y0, owner);

@@ -69,7 +69,7 @@ __device__ __forceinline__ void order(uint64_t* keys, int a, int b) {
 // there. One merge to runs of `run` keys: mirrored pairs, then pairs at ever halved distances.
 __device__ __forceinline__ void mirror(uint64_t* keys, int count, int run) {
     for (int i = threadIdx.x; i * 2 < count + run; i += kSortThreads) {
-        const int block = i / (run / 2) * run, k = i % (run / 2), b = block + run - 1 - k;
+        const int k = i & (run / 2 - 1), block = 2 * (i - k), b = block + run - 1 - k;  // run is a power of two
         if (b < count) order(keys, block + k, b);
     }
     __syncthreads();
@@ -78,7 +78,7 @@ __device__ __forceinline__ void mirror(uint64_t* keys, int count, int run) {
 __device__ __forceinline__ void halves(uint64_t* keys, int count, int from, int last) {
     for (int distance = from; distance >= last; distance /= 2) {
         for (int i = threadIdx.x; i * 2 < count + 2 * distance; i += kSortThreads) {
-            const int a = i / distance * 2 * distance + i % distance;
+            const int a = 2 * i - (i & (distance - 1));
             if (a + distance < count) order(keys, a, a + distance);
         }
         __syncthreads();

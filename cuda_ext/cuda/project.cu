@@ -104,23 +104,25 @@ __device__ __forceinline__ int claim_slots(int64_t* total, int count) {
     return int(__shfl_sync(kFull, base, 31)) + sum - count;
 }
 
-// Cameras and background that are not finite; by the first block of the first view.
-__device__ void check_rest(const GsthCudaScene& s, int64_t* status) {
-    const auto check = [&](const float* p, int count, Array array) {
+// Cameras and background that are not finite; by all threads of all blocks together.
+__device__ __forceinline__ void check_rest(const GsthCudaScene& s, int64_t* status) {
+    const int64_t first = int64_t(blockIdx.y * gridDim.x + blockIdx.x) * kThreads + threadIdx.x;
+    const int64_t step = int64_t(gridDim.x) * gridDim.y * kThreads;
+    const auto check = [&](const float* p, int64_t count, Array array) {
         float sum = 0.f;
-        for (int i = threadIdx.x; i < count; i += kThreads) sum += p[i] * 0.f;
+        for (int64_t i = first; i < count; i += step) sum += p[i] * 0.f;
         if (sum != 0.f) atomicOr(reinterpret_cast<unsigned long long*>(status + 1), 1ull << array);
     };
     check(s.viewmats, 16 * s.views, kViewmats);
     check(s.Ks, 9 * s.views, kKs);
-    check(s.background, s.background_stride == 0 ? 3 : 3 * s.width * s.height, kBackground);
+    check(s.background, s.background_stride == 0 ? 3 : int64_t(3) * s.width * s.height, kBackground);
 }
 
 template <int kBases>
 __global__ void __launch_bounds__(kThreads) project_kernel(GsthCudaScene s, GsthCudaLists lists, Grid grid,
                                                            float* means2d, float* radii_px) {
     const int i = blockIdx.x * kThreads + threadIdx.x, view = blockIdx.y;
-    if (blockIdx.x == 0 && view == 0) check_rest(s, lists.status);
+    check_rest(s, lists.status);
     const int64_t at = int64_t(view) * s.n + i;
     Span span = {0, 0, 0, 0, 0};
     if (i < s.n) {
@@ -312,7 +314,8 @@ void with_bases(int bases, Use&& use) {
 }  // namespace
 
 void project(const GsthCudaScene& s, const GsthCudaLists& lists, float* means2d, float* radii_px, GsthStream stream) {
-    const dim3 blocks(blocks_for(s.n, kThreads), unsigned(s.views));
+    // One block at least: cameras and background are checked even where there is no splat.
+    const dim3 blocks(s.n ? blocks_for(s.n, kThreads) : 1, unsigned(s.views));
     with_bases(s.bases, [&](auto bases) {
         launch(stream, blocks, kThreads, project_kernel<decltype(bases)::value>, s, lists, grid_of(s), means2d, radii_px);
     });

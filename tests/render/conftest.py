@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -39,7 +40,7 @@ def threads() -> Iterator[Callable[[int], None]]:
 @pytest.fixture(scope="session")
 def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The CUDA kernels for the CPU, compiled once."""
-    if _build.source_root() is None or native.unavailable(torch.device("cpu")):
+    if _build.source_root() is None or shutil.which(_build.compiler()) is None:
         pytest.skip("needs the kernel sources and a compiler")
     return compile_emulated(tmp_path_factory.mktemp("emulated"))
 

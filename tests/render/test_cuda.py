@@ -6,8 +6,8 @@ import ctypes
 
 import pytest
 import torch
-from render_scenes import FIELDS, make_cameras, make_splats
-from test_native import degenerate, in_double, noise, rigged
+from render_scenes import DEGENERATE, FIELDS, degenerate, make_cameras, make_splats
+from test_native import in_double, noise, rigged
 from torch import Tensor
 
 from gsth.errors import BackendError, InputError
@@ -85,13 +85,12 @@ def test_few_splats_and_tiny_images(cuda_device: str, n: int, size: tuple[int, i
     assert_agree(cuda_device, make_splats(n), make_cameras(*size), torch.rand(3))
 
 
-@pytest.mark.parametrize(
-    "name", ("behind", "in the camera", "zero scale", "huge", "clear", "opaque", "far outside", "same depth")
-)
-def test_degenerate_scenes(cuda_device: str, name: str) -> None:
+@pytest.mark.parametrize("antialiased", (False, True))
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_scenes(cuda_device: str, name: str, antialiased: bool) -> None:
     cameras = make_cameras(31, 29)
     cameras = cameras.replace(viewmats=torch.eye(4)[None])  # camera z is exactly the world's
-    assert_agree(cuda_device, degenerate(name), cameras, torch.rand(3))
+    assert_agree(cuda_device, degenerate(name), cameras, torch.rand(3), antialiased)
 
 
 @pytest.mark.parametrize("count", (2049, 5000))
@@ -127,6 +126,14 @@ def test_a_tensor_that_is_not_finite_is_named(cuda_device: str, field: str, valu
     tensors[field].view(-1)[-1] = value
     with pytest.raises(InputError, match=f"^{field}: .*not finite"):
         cuda.render(splats, cameras, background)
+
+
+def test_a_plate_that_is_not_finite_is_named_where_there_is_no_splat(cuda_device: str) -> None:
+    splats, cameras = to(cuda_device, make_splats(0), make_cameras(40, 30))
+    plate = torch.zeros(30, 40, 3, device=cuda_device)
+    plate[29, 39, 2] = float("inf")
+    with pytest.raises(InputError, match="^background: .*not finite"):
+        cuda.render(splats, cameras, plate)
 
 
 def test_wrong_dtype_device_and_gradients_of_intrinsics_are_refused(cuda_device: str) -> None:
