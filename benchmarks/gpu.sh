@@ -21,7 +21,7 @@ fi
 "$venv/bin/python" -m pytest -q -m gpu tests
 
 if command -v compute-sanitizer >/dev/null; then
-    tests=(tests/render/test_cuda.py -q -m gpu -k "definition or cameras or degenerate or shared_memory or frames or grown")
+    tests=(tests/render/test_cuda.py tests/render/test_backends.py -q -m gpu -k "cuda-cuda or test_cuda")
     for tool in memcheck racecheck synccheck; do
         echo "=== compute-sanitizer $tool"
         compute-sanitizer --tool "$tool" --error-exitcode 1 "$venv/bin/python" -m pytest "${tests[@]}"

@@ -13,7 +13,7 @@ from render_scenes import DEGENERATE, FIELDS, degenerate, in_double, make_camera
 from torch import Tensor
 
 from gsth.errors import BackendError, InputError
-from gsth.render import gsplat, native, torch_ref
+from gsth.render import cuda, gsplat, native, torch_ref
 from gsth.types import Cameras, Splats
 
 
@@ -56,16 +56,19 @@ class Backend:
 
 CHOICES = (
     *(f"native-{isa}" for isa in ("avx512", "avx2", "plain")),
+    "cuda-emulated",
     "torch_ref",
-    *(pytest.param(f"{name}-cuda", marks=pytest.mark.gpu) for name in ("native", "torch_ref", "gsplat")),
+    *(pytest.param(f"{name}-cuda", marks=pytest.mark.gpu) for name in ("cuda", "torch_ref", "gsplat")),
 )
 
 
 @pytest.fixture(params=CHOICES)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Every backend that runs here; the kernels with every instruction set of this CPU."""
+    """Every backend that runs here; the kernels with every instruction set of this CPU, those for GPUs emulated."""
     name, _, detail = request.param.partition("-")
-    module = {"native": native, "torch_ref": torch_ref, "gsplat": gsplat}[name]
+    module = {"native": native, "cuda": cuda, "torch_ref": torch_ref, "gsplat": gsplat}[name]
+    if detail == "emulated":
+        request.getfixturevalue("emulated")
     device = "cuda" if detail == "cuda" else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch sees no NVIDIA GPU")
