@@ -24,7 +24,7 @@ import torch
 from raster import head_scene
 from torch import Tensor
 
-from gsth import head, math3d
+from gsth import head
 from gsth.render import cuda, torch_ref
 from gsth.types import Cameras, Identity, Mesh, Motion, RiggedSplats, Splats
 
@@ -156,9 +156,8 @@ class Actor:
         )  # fmt: skip
         verts = shaped.rest
         centre, span = (verts.amax(0) + verts.amin(0)) / 2, (verts.amax(0) - verts.amin(0)).amax()
-        axes = math3d.quat_to_mat(torch.tensor((0.0, 1, 0, 0), device="cuda"))  # y up to y down, +z away
-        viewmat = torch.eye(4, device="cuda")
-        viewmat[:3, :3], viewmat[:3, 3] = axes, -axes @ centre
+        viewmat = torch.eye(4, device="cuda")  # the model frame is y down, the face towards -z
+        viewmat[:3, 3] = -centre
         viewmat[2, 3] += 2.5 * span
         K = torch.tensor(((2.5 * size, 0, size / 2), (0, 2.5 * size, size / 2), (0, 0, 1.0)), device="cuda")
         cameras = Cameras(viewmat.repeat(BATCH, 1, 1), K.repeat(BATCH, 1, 1), size, size)

@@ -176,9 +176,11 @@ def _render(splats: Sequence[Tensor], cameras: Cameras, background: Tensor, anti
     if cameras.Ks.requires_grad:
         raise InputError("Ks: the CUDA kernels give no gradient to intrinsics; detach, or take backend torch_ref")
     grad_px = splats[0].new_zeros(len(cameras.Ks), splats[3].shape[0])
-    rgb, alpha, depth, means2d, radii_px, *_ = _cuda_ops.raster(
-        *splats, *rest, grad_px, cameras.width, cameras.height, antialiased
+    means, quats, scales, opacities, sh = splats
+    images = _cuda_ops.raster(
+        means, quats, scales, opacities, sh, *rest, grad_px, cameras.width, cameras.height, antialiased
     )
+    rgb, alpha, depth, means2d, radii_px, *_ = images
     return Rendered(rgb=rgb, alpha=alpha, depth=depth, means2d=means2d, radii_px=radii_px, grad_px=grad_px)
 
 
