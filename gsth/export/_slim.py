@@ -22,8 +22,8 @@ class SlimConfig:
 
     splats: int | None = None
     """Keep at most so many splats, those that the pictures need most."""
-    finetune: int = 0
-    """Steps that train the splats that are kept to replace the others."""
+    finetune: int = 300
+    """Steps that train the splats that are kept to stand in for the others, where --splats removes some."""
     expressions: tuple[str, ...] = ()
     """Keep only these expressions, by name."""
     basis: Literal["head", "personal"] = "head"
@@ -35,15 +35,13 @@ class SlimConfig:
             raise InputError(f"--splats is {self.splats}; it must be at least 1")
         if self.finetune < 0:
             raise InputError(f"--finetune is {self.finetune}; it must be 0 or more")
-        if self.finetune and self.splats is None:
-            raise InputError("--finetune makes up for removed splats; give --splats too")
 
 
 VIEWS = 32
 """Frames that say how much each splat matters."""
 YAWS_RAD = (0.0, -0.4, 0.4)
 """From the front and from both sides, to about where one camera's knowledge ends."""
-ENERGY = 0.9999
+ENERGY = 0.99999
 """Share of the motion's squared vertex displacement that a personal basis keeps."""
 _RATES = {
     "means_tri": 2e-3,
