@@ -20,6 +20,8 @@ from gsth.export._gltf import Document
 from gsth.head import JOINTS, PARENTS, HeadModel, _embedded
 from gsth.types import Cameras, HeadId, Identity, Motion, RiggedSplats
 
+_DAMAGE = (ArtifactError, AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError)
+"""What a document of another shape than expected leads to; checks of single values say more."""
 _FLIP = torch.tensor((1.0, -1.0, -1.0))
 
 
@@ -31,11 +33,16 @@ def from_bytes(data: bytes, path: Path) -> Avatar:
     """
     doc = Document(data, path)
     try:
-        return _avatar(doc, path, hashlib.sha256(data).hexdigest())
-    except (ArtifactError, KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
+        avatar = _avatar(doc, path, hashlib.sha256(data).hexdigest())
+        posed = avatar.pose(avatar.motion[0])
+    except InputError:
+        raise
+    except _DAMAGE as error:
         raise InputError(f"{path}: does not hold a whole avatar ({error}); export it again") from error
+    # each number was finite, what they make together need not be
+    if not all(bool(torch.isfinite(getattr(posed, f)).all()) for f in ("means", "quats", "scales", "opacities", "sh")):
+        raise InputError(f"{path}: its splats do not stay finite when posed; export it again")
+    return avatar
 
 
 def _avatar(doc: Document, path: Path, sha256: str) -> Avatar:
@@ -45,6 +52,8 @@ def _avatar(doc: Document, path: Path, sha256: str) -> Avatar:
         raise InputError(f"{path}: its expressions have no names; export it again")
     model, identity = _head(doc, rig, tuple(names))
     placement = _floats(rig["placement"], 7)
+    if abs(float(placement[:4].norm()) - 1) > 1e-3:
+        raise InputError(f"{path}: its placement holds no unit quaternion; export it again")
     motion = _motion(doc, model, placement)
     splats = _splats(doc, points, rig, len(model.faces), placement)
     camera = rig["camera"]
@@ -54,8 +63,11 @@ def _avatar(doc: Document, path: Path, sha256: str) -> Avatar:
     fx, fy, cx, cy = _floats([camera[k] for k in ("fx", "fy", "cx", "cy")], 4).tolist()
     K = torch.tensor(((fx, 0.0, cx), (0.0, fy, cy), (0.0, 0.0, 1.0)))
     frames = len(motion)
-    meta = doc.json["asset"].get("extras", {}).get("gsth", {})
-    extra = {"expression_map": rig["expressionMap"]} if "expressionMap" in rig else {}
+    meta = dict(doc.json["asset"].get("extras", {}).get("gsth", {}))
+    if "expressionMap" in rig:
+        given, rows = rig["expressionMap"]["names"], rig["expressionMap"]["matrix"]
+        matrix = [_floats(row, len(names)).tolist() for row in rows]
+        meta["expression_map"] = {"names": [str(n) for n in given], "matrix": matrix}
     return Avatar(
         head=model,
         identity=identity,
@@ -74,7 +86,7 @@ def _avatar(doc: Document, path: Path, sha256: str) -> Avatar:
             error_pct=torch.zeros(frames),
         ),
         correctives=_correctives(doc, rig, splats, motion),
-        meta={**meta, **extra},
+        meta=meta,
     )
 
 
