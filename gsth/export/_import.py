@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2 * 1024**3
 """Larger files are refused before they are read."""
+_INSIDE = ("mouth_inner", "teeth_upper", "teeth_lower", "tongue")
+_SKIN_M = 0.002
+"""What lies deeper behind the surface than this does not belong to it."""
 _NEAREST = 16
 """Triangles that are tried for each splat, by their centres."""
 
@@ -131,8 +134,8 @@ def bare_avatar(folder: Path) -> Avatar:
 def rerigged(splats: Splats, avatar: Avatar) -> Avatar:
     """``avatar`` with other splats: those of a scene in the export frame, hung on the nearest triangles at rest.
 
-    The scene must stand where the avatar stands in its own exports (aligned in any editor); what lies in the closed
-    mouth is never chosen as carrier.
+    The scene must stand where the avatar stands in its own exports (aligned in any editor). Teeth and mouth carry only
+    what lies behind the lips: a closed mouth's lips stay lips.
     """
     import dataclasses
 
@@ -152,14 +155,22 @@ def _bound(world: Splats, verts: Tensor, avatar: Avatar) -> RiggedSplats:
     from gsth.types import RiggedSplats
 
     faces = avatar.head.faces
-    usable = torch.ones(len(faces), dtype=torch.bool)
-    for part in ("mouth_inner", "teeth_upper", "teeth_lower", "tongue"):
+    hidden = torch.zeros(len(faces), dtype=torch.bool)
+    for part in _INSIDE:
         if part in avatar.head.parts:
-            usable[avatar.head.parts[part]] = False
+            hidden[avatar.head.parts[part]] = True
     origins, turns, sizes = render.triangle_frames(verts, faces)
-    usable &= sizes > 1e-6
-    ids = usable.nonzero()[:, 0]
-    carriers = torch.cat([_nearest(part, verts, faces, ids, origins) for part in world.means.split(2048)])
+    outer, inner = ((chosen & (sizes > 1e-6)).nonzero()[:, 0] for chosen in (~hidden, hidden))
+    found = []
+    for points in world.means.split(2048):
+        ids, distance = _nearest(points, verts, faces, outer, origins)
+        if len(inner):
+            normals = math3d.quat_rotate(turns[ids], points.new_tensor((0.0, 1.0, 0.0)).expand_as(points))
+            behind = ((points - origins[ids]) * normals).sum(1) < -_SKIN_M
+            deep, near = _nearest(points, verts, faces, inner, origins)
+            ids = torch.where(behind & (near < distance), deep, ids)
+        found.append(ids)
+    carriers = torch.cat(found)
     turn, size = turns[carriers], sizes[carriers, None]
     return RiggedSplats(
         face_ids=carriers,
@@ -171,8 +182,8 @@ def _bound(world: Splats, verts: Tensor, avatar: Avatar) -> RiggedSplats:
     )
 
 
-def _nearest(points: Tensor, verts: Tensor, faces: Tensor, ids: Tensor, origins: Tensor) -> Tensor:
-    """The triangle of ``ids`` that lies nearest to each point [n 3]."""
+def _nearest(points: Tensor, verts: Tensor, faces: Tensor, ids: Tensor, origins: Tensor) -> tuple[Tensor, Tensor]:
+    """The triangle of ``ids`` that lies nearest to each point [n 3], and its distance, m."""
     import torch
 
     k = min(_NEAREST, len(ids))
@@ -187,5 +198,5 @@ def _nearest(points: Tensor, verts: Tensor, faces: Tensor, ids: Tensor, origins:
     bary = torch.stack((1 - v - w, v, w), -1).clamp_min(0)
     bary = bary / bary.sum(-1, keepdim=True)
     foot = bary[..., :1] * a + bary[..., 1:2] * b + bary[..., 2:] * c
-    best = (points[:, None] - foot).norm(dim=-1).argmin(1, keepdim=True)
-    return tried.gather(1, best)[:, 0]
+    distance, best = (points[:, None] - foot).norm(dim=-1).min(1)
+    return tried.gather(1, best[:, None])[:, 0], distance

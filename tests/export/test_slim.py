@@ -73,6 +73,12 @@ def test_finetuning_pays(person: Avatar) -> None:
     better = result(_slim.slimmed(person, _slim.SlimConfig(splats=200, finetune=60)))
     assert psnr(person, better) > psnr(person, kept) + 1
     assert not better.splats.means_tri.requires_grad
+    spare = _slim.importance(person).topk(1, largest=False).indices
+    missed_by_nobody = person.splats.logit_opacities.clone()
+    missed_by_nobody[spare] = -20
+    faint = Avatar(**{**vars_of(person), "splats": person.splats.replace(logit_opacities=missed_by_nobody)})
+    same = result(_slim.slimmed(faint, _slim.SlimConfig(splats=len(missed_by_nobody) - 1, finetune=60)))
+    assert psnr(faint, same) > 60
 
 
 def test_expressions_that_stay_are_the_same(person: Avatar, tmp_path: Path) -> None:
