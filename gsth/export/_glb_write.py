@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsth import math3d
+from gsth import artifacts, math3d
 from gsth.avatar import Avatar
 from gsth.avatar._avatar import MAX_WEIGHT
 from gsth.errors import InputError
@@ -26,8 +26,6 @@ _FLIP = np.array((1, -1, -1), np.float32)
 
 def to_bytes(avatar: Avatar, motion: Motion, sh_degree: int, compact: bool) -> bytes:
     """The .glb of an avatar with ``motion`` as its animation."""
-    import gsth
-
     build = Builder()
     rest = avatar.pose(_scene.rest_motion(avatar, motion))
     rest = _scene.cut_sh(_scene.moved(rest, _scene.export_from_world(motion)), sh_degree)
@@ -42,7 +40,7 @@ def to_bytes(avatar: Avatar, motion: Motion, sh_degree: int, compact: bool) -> b
     points = {"attributes": _attributes(build, rest), "mode": 0, "extensions": {SPLATTING: splatting}}
     names = list(avatar.head.expression_names)
     document = {
-        "asset": {"version": "2.0", "generator": f"gsth {gsth.__version__}", "extras": _about(avatar)},
+        "asset": {"version": "2.0", "generator": f"gsth {artifacts.gsth_version()}", "extras": _about(avatar)},
         "extensionsUsed": [SPLATTING, EXTENSION],
         "scene": 0,
         "scenes": [{"name": "avatar", "nodes": [PLACEMENT, MESH, SPLATS]}],

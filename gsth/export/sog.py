@@ -56,7 +56,7 @@ class SogExporter:
 
 def to_bytes(splats: Splats) -> bytes:
     """The zip of a scene."""
-    import gsth
+    from gsth import artifacts
 
     count = len(splats.means)
     means, pictures = _means(splats.means)
@@ -70,7 +70,7 @@ def to_bytes(splats: Splats) -> bytes:
     }
     meta: dict[str, Any] = {
         "version": 2,
-        "asset": {"generator": f"gsth {gsth.__version__}"},
+        "asset": {"generator": f"gsth {artifacts.gsth_version()}"},
         "count": count,
         "means": means,
         "scales": {"codebook": scale_book, "files": ["scales.webp"]},
