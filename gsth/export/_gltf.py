@@ -17,8 +17,8 @@ _MAGIC, _JSON, _BIN = 0x46546C67, 0x4E4F534A, 0x004E4942
 _COMPONENTS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _CODES = {np.dtype(kind): code for code, kind in _COMPONENTS.items()}
 _SHAPES = {"SCALAR": (), "VEC2": (2,), "VEC3": (3,), "VEC4": (4,), "MAT4": (4, 4)}
-_MAX_COUNT = 200_000_000
-"""Numbers in one accessor; more is refused before anything is allocated."""
+_FREE_NUMBERS = 20_000_000
+"""How many numbers a file's accessors may hold beyond what its bytes give (zeros of sparse ones, shared views)."""
 
 
 class Builder:
@@ -124,6 +124,7 @@ class Document:
             if kind != _BIN or size > len(data) - at - 8:
                 raise InputError(f"{name}: its binary chunk is cut off; export it again")
             self._bin = data[at + 8 : at + 8 + size]
+        self._left = _FREE_NUMBERS + 4 * len(self._bin)
 
     def get(self, *path: str | int) -> Any:
         """A value of the JSON document by keys and indices."""
@@ -159,8 +160,11 @@ class Document:
             raise InputError(f"{where} is of an unknown type ({error}); export it again") from error
         count = self.number("accessors", index, "count")
         width = int(np.prod(shape, dtype=np.int64))
-        if count * width > _MAX_COUNT:
-            raise InputError(f"{where} promises {count} values; at most {_MAX_COUNT // width}")
+        self._left -= count * width
+        if self._left < 0:
+            raise InputError(
+                f"{where} promises {count} values, more than a file of this size can mean; export it again"
+            )
         if "bufferView" in made:
             values = self._slice(made, count * width, kind, where).reshape(count, *shape).copy()
         else:
