@@ -15,6 +15,7 @@ from export_people import assert_canonical, assert_same, colours
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gsth import math3d
 from gsth.avatar import Avatar
 from gsth.errors import InputError, MissingExtraError
 from gsth.export import _import, _scene, _spz, spz
@@ -50,6 +51,18 @@ def test_the_makers_library_turns_it_upright(
     splat_transform(tmp_path / "a.spz", tmp_path / "b.ply")
     read = _import.read_splats(tmp_path / "b.ply", "colmap")
     assert_canonical(read.means.numpy(), colours(read.sh[:, 0].numpy()))
+    still = _scene.still(person, _scene.Still())
+    order = torch.cdist(read.means, still.means).argmin(1)
+    assert sorted(order.tolist()) == list(range(len(order)))
+    # it turned the view-dependent colour by its own signs, and ours turned it back
+    assert (read.sh[:, 1:] - still.sh[order, 1:]).abs().max() < 0.05
+    # quaternions of mirrored axes differ, the shapes must not
+    ours, theirs = (
+        math3d.quat_to_mat(q) * s[:, None]
+        for q, s in ((still.quats[order], still.scales[order]), (read.quats, read.scales))
+    )
+    want, got = (m @ m.transpose(1, 2) for m in (ours, theirs))
+    assert ((want - got).norm(dim=(1, 2)) < 0.1 * want.norm(dim=(1, 2))).all()
 
 
 @pytest.mark.parametrize("version", [3, 4])
