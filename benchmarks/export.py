@@ -37,7 +37,7 @@ FORMATS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("glb", "b.glb", {"precision": "full"}),
 )
 BUDGETS = (0.75, 0.5, 0.25)
-STEPS = (0, 100, 300)
+STEPS = (0, 300)
 GREY = torch.full((3,), 0.5)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from gsth.avatar import Avatar
     from gsth.head import HeadModel
-    from gsth.types import Event, Motion
+    from gsth.types import Cameras, Event, Motion
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def slimmed(avatar: Avatar, config: SlimConfig) -> Generator[Event, None, Avatar
 def importance(avatar: Avatar) -> Tensor:
     """Blending weight of each splat, summed over the pixels of views around the person's own motion, [n].
 
-    The weight is the derivative of the picture by the splat's colour, so one backward pass per view gives it.
+    The weight is the derivative of the picture by the splat's colour, so one backward pass per view gives it. Pixels
+    count as in training, eyes and mouth most: their splats are small, and by area alone the first to go.
     """
     import torch
 
@@ -92,10 +93,21 @@ def importance(avatar: Avatar) -> Tensor:
             colour = torch.zeros(len(total), 1, 3, requires_grad=True)  # mid grey: nothing is clamped
             cameras = avatar.around(avatar.motion[i], yaw_rad)
             drawn = render.render(posed.replace(sh=colour), cameras, background=torch.zeros(3))
-            drawn.rgb.sum().backward()
+            (drawn.rgb[0] * attention(avatar, avatar.motion[i], cameras)[..., None]).sum().backward()
             assert colour.grad is not None
             total += colour.grad.sum((1, 2))
     return total
+
+
+def attention(avatar: Avatar, frame: Motion, cameras: Cameras) -> Tensor:
+    """How much each pixel counts, [h w], as training weighs it; from the head's own landmarks in any view."""
+    from gsth import math3d
+    from gsth.avatar import LossWeights, _losses
+
+    landmarks = avatar.head.landmarks(avatar.shaped.posed(frame).verts)[0]
+    view = cameras.viewmats[0]
+    px = math3d.project(landmarks @ view[:3, :3].T + view[:3, 3], cameras.Ks[0])
+    return _losses.pixel_weights(px, cameras.height, cameras.width, LossWeights())
 
 
 def pruned(avatar: Avatar, keep: Tensor) -> Avatar:
@@ -162,7 +174,7 @@ def finetuned(student: Avatar, teacher: Avatar, steps: int) -> Generator[Event, 
         with torch.no_grad():
             target = render.render(teacher.pose(motion[i]), cameras, background=paint).rgb[0]
         drawn = render.render(learned().pose(motion[i]), cameras, background=paint).rgb[0]
-        loss = render.l1_ssim_loss(drawn, target)
+        loss = render.l1_ssim_loss(drawn, target, attention(teacher, motion[i], cameras))
         if not torch.isfinite(loss):
             raise DivergedError(f"finetune step {step}: the loss is not finite; export without --finetune")
         optimizer.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gsth import render
+from gsth import math3d, render
 from gsth.avatar import Avatar
 from gsth.errors import InputError
 from gsth.export import _slim
@@ -48,8 +48,21 @@ def test_importance_is_the_blending_weight(person: Avatar) -> None:
         lit[chosen] = 0.5 / 0.28209479177387814
         cameras = alone.around(frame, yaw)
         views = [render.render(posed.replace(sh=sh), cameras, background=torch.zeros(3)).rgb for sh in (lit, black)]
-        total += float((views[0] - views[1]).sum())
+        pixels = _slim.attention(alone, frame, cameras)
+        total += float(((views[0] - views[1])[0] * pixels[..., None]).sum())
     assert weight[chosen] * 1 / 0.28209479177387814 == pytest.approx(total, rel=1e-3)
+
+
+def test_eyes_and_mouth_count_more_in_any_view(person: Avatar) -> None:
+    frame = person.motion[:1]
+    for yaw in (0.0, 0.4):
+        cameras = person.around(frame, yaw)
+        pixels = _slim.attention(person, frame, cameras)
+        verts = person.shaped.posed(frame).verts
+        lips = person.head.landmarks(verts)[0, 13]  # the middle of the upper lip
+        view = cameras.viewmats[0]
+        col, row = math3d.project((view[:3, :3] @ lips + view[:3, 3])[None], cameras.Ks[0])[0].long().tolist()
+        assert pixels[row, col] > 3 * pixels[0, 0]
 
 
 def vars_of(avatar: Avatar) -> dict[str, Any]:
