@@ -185,7 +185,7 @@ def _rig(build: Builder, avatar: Avatar, motion: Motion, compact: bool) -> dict[
         "rotations": turns,
         "logScales": _scaled(build, s.log_scales[None], np.int16 if compact else None),
         "colors": build.add(np.ascontiguousarray(s.sh[:, 0].numpy())),
-        "placement": _scene.mean_placement(motion.T_world_head).tolist(),
+        "placement": math3d.mean_placement(motion.T_world_head).tolist(),
         "camera": {
             "width": cameras.width,
             "height": cameras.height,

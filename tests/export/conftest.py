@@ -95,7 +95,7 @@ def want(person: Avatar) -> tuple[np.ndarray, np.ndarray]:
     from gsth.export import _scene
 
     posed = person.pose(_scene.rest_motion(person, person.motion))
-    back = math3d.transform_inverse(_scene.mean_placement(person.motion.T_world_head))
+    back = math3d.transform_inverse(math3d.mean_placement(person.motion.T_world_head))
     means = math3d.transform_points(back[None], posed.means) * torch.tensor((1.0, -1.0, -1.0))
     return means.numpy(), colours(posed.sh[:, 0].numpy())
 

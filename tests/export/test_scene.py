@@ -28,7 +28,7 @@ def test_mean_placement_ignores_signs_and_noise() -> None:
     noise = math3d.rotvec_to_quat(torch.randn(400, 3) * 0.05)
     quats = math3d.quat_mul(turn.expand(400, 4), noise) * torch.where(torch.rand(400, 1) < 0.5, -1.0, 1.0)
     places = torch.cat((quats, torch.randn(400, 3) * 0.01 + torch.tensor((1.0, 2, 3))), 1)
-    mean = _scene.mean_placement(places)
+    mean = math3d.mean_placement(places)
     assert math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(turn), mean[:4])).norm() < 0.01
     assert torch.allclose(mean[4:], torch.tensor((1.0, 2, 3)), atol=0.005)
 
