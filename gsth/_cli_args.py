@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from gsth.evaluate import EvalConfig
-from gsth.export import SlimConfig
+from gsth.export import ImportConfig, SlimConfig
 from gsth.serve.app import ViewConfig
 from gsth.track import TrackConfig
 
@@ -77,6 +77,17 @@ class View:
     avatar: Positional[Path]
     """Folder that gsth train wrote."""
     config: Annotated[ViewConfig, arg(name="")] = ViewConfig()
+
+
+@dataclass(frozen=True)
+class Import:
+    """Bring a file back in: a .glb of gsth as an avatar, a .ply or .spz as a prop or, with --onto, as an avatar."""
+
+    file: Positional[Path]
+    """The .glb, .ply or .spz."""
+    out: Path
+    """Folder to write."""
+    config: Annotated[ImportConfig, arg(name="")] = ImportConfig()
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def write_meta(folder: Path | str, kind: str, /, **meta: Any) -> None:
     own = {
         "kind": kind,
         "version": FORMATS.get(kind, 1),
-        "gsth": _gsth_version(),
+        "gsth": gsth_version(),
         "frame": FRAME,
         "units": UNITS,
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -332,7 +332,8 @@ def _plain(value: Any) -> Any:
 # ---------------------------------------------------------------------------------------------- files
 
 
-def _gsth_version() -> str:
+def gsth_version() -> str:
+    """The installed version, for files to name who wrote them."""
     try:
         return installed_version("gsth")
     except PackageNotFoundError:

@@ -102,6 +102,17 @@ def quat_slerp(a: Tensor, b: Tensor, amount: Tensor | float) -> Tensor:
     return quat_mul(a, rotvec_to_quat(quat_to_rotvec(quat_mul(quat_conj(a), b)) * amount))
 
 
+def mean_rotation(quats: Tensor) -> Tensor:
+    """The mean [4] of unit quaternions [t 4]: largest eigenvector of sum q q^T (Markley et al. 2007); w >= 0."""
+    mean = torch.linalg.eigh((quats.T @ quats).double())[1][:, -1].to(quats.dtype)
+    return mean if mean[0] >= 0 else -mean
+
+
+def mean_placement(T_a_b: Tensor) -> Tensor:
+    """The mean [7] of rigid placements [t 7]: mean rotation, mean position."""
+    return torch.cat((mean_rotation(T_a_b[:, :4]), T_a_b[:, 4:].mean(0)))
+
+
 def transform_points(T_a_b: Tensor, points_b: Tensor) -> Tensor:
     """Points [..., 3] of frame b, seen from frame a."""
     return quat_rotate(T_a_b[..., :4], points_b) + T_a_b[..., 4:]

@@ -19,7 +19,13 @@ from gsth.errors import GsthError, InputError, MissingExtraError
 from gsth.types import Done, Event, Notice, Saved, Step
 
 ROOT = Path(__file__).resolve().parents[1]
-HELP = [[], ["--help"], *([verb, "--help"] for verb in cli.VERBS), ["train", "x.mp4", "--out", "a", "quick", "--help"]]
+HELP = [
+    [],
+    ["--help"],
+    *([verb, "--help"] for verb in cli.VERBS),
+    ["train", "x.mp4", "--out", "a", "quick", "--help"],
+    ["export", "a", "glb", "--help"],
+]
 
 
 def gsth(*argv: str, **more: object) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,8 @@ from torch import Tensor
 from gsth import artifacts, head, math3d, media, render
 from gsth.errors import ArtifactError, InputError
 from gsth.head import HeadModel, ShapedHead
+from gsth.head._embedded import from_arrays as head_from_arrays
+from gsth.head._embedded import to_arrays as head_arrays
 from gsth.types import Cameras, Coin, HeadId, Identity, Motion, RiggedSplats, Splats, dims
 
 KIND = "avatar"
@@ -138,8 +140,13 @@ class Avatar:
             arrays |= {f"landmark_motion.{n}": getattr(self.landmark_motion, n) for n in _MOTION}
         if c is not None:
             arrays |= {f"correctives.{n}": getattr(c, n) for n in _CORRECTIVES}
+        brought = {}
+        if not head.installed(self.head.id):  # imported, or on a basis of its own
+            arrays |= {f"head.{n}": value for n, value in head_arrays(self.head).items()}
+            brought["head_expressions"] = list(self.head.expression_names)
         meta = {
             **self.meta,
+            **brought,
             "head": vars(self.head.id),
             "fps": self.motion.fps,
             "size": [self.cameras.width, self.cameras.height],
@@ -176,7 +183,7 @@ class Avatar:
         before = tuple(arrays[f"landmark_motion.{n}"] for n in _MOTION if f"landmark_motion.{n}" in arrays)
         has_correctives = "correctives.mean" in arrays
         return cls(
-            head=head.load(head_id),
+            head=_head(head_id, meta, arrays),
             identity=Identity(head_id, arrays["identity.shape"], arrays.get("identity.offsets")),
             splats=RiggedSplats(**{n: arrays[f"splats.{n}"] for n in _SPLATS}),
             cameras=Cameras(torch.eye(4)[None], arrays["cameras.K"][None], width, height),
@@ -197,6 +204,12 @@ class Avatar:
             speech={n[len("speech.") :]: w for n, w in arrays.items() if n.startswith("speech.")},
             meta=meta,
         )
+
+
+def _head(head_id: HeadId, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> HeadModel:
+    """The head that the artifact brings along, else the installed one."""
+    brought = {n[len("head.") :]: value for n, value in arrays.items() if n.startswith("head.")}
+    return head_from_arrays(head_id, meta["head_expressions"], brought) if brought else head.load(head_id)
 
 
 _SPLATS = ("face_ids", "means_tri", "quats_tri", "log_scales", "logit_opacities", "sh")

@@ -13,6 +13,7 @@ from gsth import math3d
 from gsth.drive._config import IdleConfig
 from gsth.errors import InputError
 from gsth.head import JOINTS
+from gsth.math3d import mean_placement, mean_rotation
 from gsth.types import HeadId, Motion
 
 _NECK, _HEAD = JOINTS.index("neck"), JOINTS.index("head")
@@ -26,17 +27,6 @@ _SWAY_RAD = (0.02, 0.03, 0.012)
 """Sway where the person's own is unknown or smaller: pitch, yaw, roll, standard deviation, rad."""
 _MAX_EYE_RAD = 0.45
 _TAU = 2 * math.pi
-
-
-def mean_rotation(quats: Tensor) -> Tensor:
-    """The mean [4] of unit quaternions [t 4]: largest eigenvector of sum q q^T (Markley et al. 2007); w >= 0."""
-    mean = torch.linalg.eigh((quats.T @ quats).double())[1][:, -1].to(quats.dtype)
-    return mean if mean[0] >= 0 else -mean
-
-
-def mean_placement(T_world_head: Tensor) -> Tensor:
-    """The mean [7] of rigid placements [t 7]: mean rotation, mean position."""
-    return torch.cat((mean_rotation(T_world_head[:, :4]), T_world_head[:, 4:].mean(0)))
 
 
 class Idle:

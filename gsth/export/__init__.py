@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gsth.export._import import ImportConfig
 from gsth.export._slim import SlimConfig
 from gsth.types import Event
 
 if TYPE_CHECKING:
     from gsth.avatar import Avatar
 
-__all__ = ["Exporter", "SlimConfig", "run"]
+__all__ = ["Exporter", "ImportConfig", "SlimConfig", "read", "run"]
 
 
 class Exporter(Protocol):
@@ -53,3 +54,19 @@ def run(avatar_path: Path, config: Any, out: Path, slim: SlimConfig | None = Non
     if slim is not None:
         made = yield from _slim.slimmed(made, slim)
     yield from config.build().write(made, out)
+
+
+def read(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
+    """Bring a file back in: a .glb as an avatar, a .ply or .spz as a prop or, hung on a head, as an avatar.
+
+    Args:
+        path: The file.
+        config: What to make of it.
+        out: Folder of the artifact to write.
+
+    Raises:
+        InputError: The file is of no known kind, damaged, or too large.
+    """
+    from gsth.export import _import
+
+    return _import.run(path, config, out)

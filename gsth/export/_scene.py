@@ -75,16 +75,7 @@ def export_from_world(motion: Motion) -> Tensor:
     from gsth import math3d
 
     flip = torch.tensor((*FLIP, 0.0, 0.0, 0.0))
-    return math3d.transform_mul(flip, math3d.transform_inverse(mean_placement(motion.T_world_head)))
-
-
-def mean_placement(T_world_head: Tensor) -> Tensor:
-    """The mean [7] of rigid placements [t 7]; its rotation is the eigenvector of Markley et al. 2007."""
-    import torch
-
-    quats = T_world_head[:, :4].double()
-    mean = torch.linalg.eigh(quats.T @ quats)[1][:, -1].to(T_world_head.dtype)
-    return torch.cat((mean if mean[0] >= 0 else -mean, T_world_head[:, 4:].mean(0)))
+    return math3d.transform_mul(flip, math3d.transform_inverse(math3d.mean_placement(motion.T_world_head)))
 
 
 def rest_motion(avatar: Avatar, motion: Motion) -> Motion:
@@ -95,7 +86,7 @@ def rest_motion(avatar: Avatar, motion: Motion) -> Motion:
     return motion[0].replace(
         expr=motion.expr.new_zeros(1, e),
         joints=math3d.quat_identity(1, j),
-        T_world_head=mean_placement(motion.T_world_head)[None],
+        T_world_head=math3d.mean_placement(motion.T_world_head)[None],
         audio=None,
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsth.export._scene import Still
+from gsth.export._scene import Axes, Still
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,9 @@ _ROUNDS = 8
 class Config(Still):
     """A bundled .sog file of one pose."""
 
+    axes: Axes = "y_up"
+    """y_up as in every other format, or colmap (y down, face to -z) for tools that expect axes as in training."""
+
     def build(self) -> SogExporter:
         """The exporter of these settings."""
         return SogExporter(self)
@@ -47,13 +50,13 @@ class SogExporter:
         """One file."""
         from gsth.export import _scene
 
-        splats = _scene.still(avatar, self._config)
+        splats = _scene.to_axes(_scene.still(avatar, self._config), self._config.axes)
         yield _scene.written(out, to_bytes(splats), len(splats.means))
 
 
 def to_bytes(splats: Splats) -> bytes:
     """The zip of a scene."""
-    import gsth
+    from gsth import artifacts
 
     count = len(splats.means)
     means, pictures = _means(splats.means)
@@ -67,7 +70,7 @@ def to_bytes(splats: Splats) -> bytes:
     }
     meta: dict[str, Any] = {
         "version": 2,
-        "asset": {"generator": f"gsth {gsth.__version__}"},
+        "asset": {"generator": f"gsth {artifacts.gsth_version()}"},
         "count": count,
         "means": means,
         "scales": {"codebook": scale_book, "files": ["scales.webp"]},

@@ -106,6 +106,15 @@ class ShapedHead:
         return Mesh(verts=verts, faces=self.model.faces)
 
 
+def installed(head_id: HeadId) -> bool:
+    """Whether ``load`` gives the very head that this id names."""
+    try:
+        load(head_id)
+    except InputError:
+        return False
+    return True
+
+
 def load(head_id: str | HeadId = "builtin") -> HeadModel:
     """A head model by name, or the very one that a HeadId names (else InputError says which is installed)."""
     from gsth import registry
