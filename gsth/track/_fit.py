@@ -79,8 +79,8 @@ WHOLE = (*RIGID, "neck", "head")
 STAGES = (
     Stage("who", "key", (*RIGID, "shape", "log_focal"), 120, Weights(shape=0.004, expr_steps=0, shake=0)),
     Stage("where", "key", (*RIGID, "shape", "log_focal", "offsets"), 180, Weights(expr_steps=0, shake=0)),
-    Stage("how", "all", RIGID, 120),
-    Stage("torso", "all", WHOLE, 140, Weights(still=0.02)),
+    Stage("how", "all", RIGID, 60),
+    Stage("torso", "all", WHOLE, 70, Weights(still=0.02)),
 )
 """Identity moves on keyframes of the training part only; "torso" starts by taking the torso out of the head's pose."""
 OFFSET_SD = 0.003
@@ -174,7 +174,6 @@ class Fit:
 
     def result(self) -> Fitted:
         """The outcome so far, on all frames."""
-        seen = self.observed
         with torch.no_grad():
             projected = self._project(self.rig.points(self.pose, self.shape, self.offsets))[:, : _points.COUNT]
             motion = self.rig.motion(self.pose, self.observed.fps)

@@ -23,9 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gsth.errors import DivergedError
-from gsth.head import HeadModel
 from gsth.track import _gauss, _points, _start
-from gsth.track._fit import Fit, Fitted, Observed, eyes_trust, measured, ruler, sparsity
+from gsth.track._fit import Fit, Fitted, eyes_trust, measured, ruler, sparsity
 from gsth.track._gauss import Carried, Points, State
 from gsth.track._rig import LandmarkRig, landmark_weights
 from gsth.track._surface import Surface, widened
@@ -92,7 +91,8 @@ class Sight:
 class Photometric:
     """The stage; ``run`` streams its progress and leaves the outcome in ``result``."""
 
-    def __init__(self, head: HeadModel, fit: Fit, images: np.ndarray) -> None:
+    def __init__(self, fit: Fit, images: np.ndarray) -> None:
+        head = fit.head
         self.head, self.wide, self.images = head, widened(head), images
         self.observed, self.train_frames, self.offsets = fit.observed, fit.train_frames, fit.offsets
         names = head.expression_names
@@ -116,6 +116,7 @@ class Photometric:
         self._precision = torch.tensor((*spread, *(EXPR_SD,) * len(self.free), *GAIN_SD)).square().reciprocal()
         self._importance = landmark_weights() * _points.COUNT
 
+    @torch.no_grad()
     def run(self, rounds: tuple[Round, ...] = ROUNDS) -> Iterator[Event]:
         """Go through the rounds."""
         seen, frames = self.observed, torch.arange(len(self.observed.points))
