@@ -15,6 +15,8 @@ POSE = 12
 JOINTS = (1, 2)
 """Neck and head."""
 TORSO_TURN, TORSO_SHIFT, NECK, HEAD = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
+ACTIVE_SETS = 6
+"""Rounds of solving and of changing which activations their bounds hold."""
 EDGE = 1e-4
 """Closer than this to 0 or 1 an activation lies on its bound."""
 
@@ -151,7 +153,7 @@ def between(start: State, now: State, free: Tensor) -> Tensor:
 
 
 def bounded_step(hessian: Tensor, gradient: Tensor, expr: Tensor) -> Tensor:
-    """Minimum of 1/2 d H d + g d with activations [t k] + d within 0 and 1; active sets, a few rounds.
+    """Minimum of 1/2 d H d + g d with activations [t k] + d within 0 and 1; active sets (Nocedal and Wright 2006, 16.7).
 
     Args:
         hessian: Positive definite [t p p].
@@ -161,16 +163,20 @@ def bounded_step(hessian: Tensor, gradient: Tensor, expr: Tensor) -> Tensor:
     k = expr.shape[1]
     low, high = (torch.full_like(gradient, v) for v in (-torch.inf, torch.inf))
     low[:, POSE : POSE + k], high[:, POSE : POSE + k] = -expr, 1 - expr
-    fixed, step = torch.zeros_like(gradient, dtype=torch.bool), torch.zeros_like(gradient)
-    for _ in range(4):
+    step = torch.zeros_like(gradient)
+    fixed = torch.zeros_like(gradient, dtype=torch.bool)
+    for _ in range(ACTIVE_SETS):
         held = torch.where(fixed, step, 0.0)
         wanted = torch.where(fixed, held, -(gradient + (hessian @ held[..., None])[..., 0]))
         step = torch.linalg.solve(without(hessian, fixed), wanted)
         beyond = (step < low - 1e-6) | (step > high + 1e-6)
         step = step.clamp(low, high)
-        if not beyond.any():
+        slope = gradient + (hessian @ step[..., None])[..., 0]
+        # what a bound holds although the cost falls towards the inside goes free again
+        inwards = fixed & torch.where(step <= low, slope < -1e-6, slope > 1e-6)
+        if not (beyond | inwards).any():
             break
-        fixed = fixed | beyond
+        fixed = (fixed | beyond) & ~inwards
     return step
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -52,5 +53,5 @@ def _load() -> tuple[str, Tensor, Tensor]:
         with np.load(ASSET) as file:
             offsets, response = (torch.from_numpy(file[n].astype(np.float32)) for n in ("offsets", "response"))
             return str(file["topology"]), offsets, response
-    except (ValueError, OSError, KeyError, EOFError) as error:
+    except (ValueError, OSError, KeyError, EOFError, BadZipFile) as error:
         raise ArtifactError(f"{ASSET} is damaged ({error}); reinstall gsth") from error
