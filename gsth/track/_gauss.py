@@ -153,7 +153,9 @@ def between(start: State, now: State, free: Tensor) -> Tensor:
 
 
 def bounded_step(hessian: Tensor, gradient: Tensor, expr: Tensor) -> Tensor:
-    """Minimum of 1/2 d H d + g d with activations [t k] + d within 0 and 1; active sets (Nocedal and Wright 2006, 16.7).
+    """Minimum of 1/2 d H d + g d with activations [t k] + d within 0 and 1; by active sets.
+
+    Source: Nocedal and Wright 2006, Numerical Optimization, section 16.7 (several bounds change in each round).
 
     Args:
         hessian: Positive definite [t p p].

@@ -43,7 +43,7 @@ class Round:
     """Gauss-Newton steps on every frame's motion."""
 
 
-ROUNDS = (Round(128, 0, 3), Round(128, 2, 2), Round(128, 2, 1), Round(256, 1, 2), Round(256, 0, 2))
+ROUNDS = (Round(128, 0, 3), Round(128, 2, 2), Round(128, 2, 2), Round(256, 1, 2), Round(256, 0, 1))
 TEXTURE_FRAMES, KEYFRAMES = 100, 40
 CHUNK, KEY_CHUNK = 16, 8
 """Frames solved at a time: bounds the memory."""
@@ -51,13 +51,13 @@ NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
 OUTLIER = 0.08
 """Residual from which on a pixel counts little towards the texture (Geman-McClure)."""
-LANDMARK_PCT = 3.0
+LANDMARK_PCT = 4.0
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
 TORSO_SD, SHIFT_SD, NECK_SD, HEAD_SD, EXPR_SD, GAIN_SD = 0.04, 0.008, 0.06, 0.06, 0.2, (0.2, 0.1)
 """How far the landmark fit may plausibly be off: rad, m, rad, rad, activation, factor and grey level."""
-SPARSE = 3.0
+SPARSE = 1.0
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
 IDENTITY, FOCAL = 20.0, 8.0
 """Weight of the priors of each identity coefficient and of log focal length against the pixels."""
@@ -129,6 +129,8 @@ class Photometric:
             self._learn(textured, px)
             for _ in range(r.identity):
                 self._identity_step(keys, px)
+            if r.identity:  # a texture from before would hold the motion where the old identity had it
+                self._learn(textured, px)
             normals = self._normals()
             for chunk in frames.split(CHUNK):
                 self._follow(chunk, px, normals, r.motion)

@@ -26,7 +26,9 @@ def state() -> State:
     g = torch.Generator().manual_seed(2)
     joints = math3d.rotvec_to_quat(0.2 * torch.randn(2, 5, 3, generator=g))
     joints[:, 0] = math3d.quat_identity(2)
-    torso = torch.cat((math3d.rotvec_to_quat(0.2 * torch.randn(2, 3, generator=g)), torch.tensor([[0, 0.1, 1.0]] * 2)), 1)
+    torso = torch.cat(
+        (math3d.rotvec_to_quat(0.2 * torch.randn(2, 3, generator=g)), torch.tensor([[0, 0.1, 1.0]] * 2)), 1
+    )
     return State(0.5 * torch.rand(2, 52, generator=g), joints, torso, torch.zeros(2, 2))
 
 

@@ -112,7 +112,9 @@ def stage(made: Scene) -> Photometric:
 
 def off(motion: Motion, truth: Motion) -> float:
     """Mean error of the skull's rotation less its mean, degrees."""
-    q = [math3d.quat_mul(math3d.quat_mul(m.T_world_head[:, :4], m.joints[:, 1]), m.joints[:, 2]) for m in (truth, motion)]
+    q = [
+        math3d.quat_mul(math3d.quat_mul(m.T_world_head[:, :4], m.joints[:, 1]), m.joints[:, 2]) for m in (truth, motion)
+    ]
     turn = math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(q[0]), q[1]))
     return float((turn - turn.mean(0)).norm(dim=1).mean().rad2deg())
 
