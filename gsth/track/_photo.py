@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gsth.errors import DivergedError
 from gsth.track import _gauss, _points, _start
-from gsth.track._fit import Fit, Fitted, eyes_trust, measured, ruler, sparsity
+from gsth.track._fit import OFFSET_SD, Fit, Fitted, eyes_trust, measured, ruler, sparsity
 from gsth.track._gauss import Carried, Points, State
 from gsth.track._rig import LandmarkRig, landmark_weights
 from gsth.track._surface import Surface, widened
@@ -144,9 +144,25 @@ class Photometric:
         bent = torch.einsum("s,svc->vc", self.who[count:], self.wide.shape_basis[count:])
         identity = Identity(self.head.id, self.who[:count].clone(), bent)
         motion = Motion(self.head.id, seen.fps, s.expr.clone(), s.joints.clone(), s.torso.clone())
-        x = self.landmarks.carried(self.who, s).x[:, : _points.COUNT]
-        projected = x[..., :2] / x[..., 2:] * self.log_focal.exp() + seen.principal
-        return measured(seen, float(self.log_focal.exp()), identity, motion, self.offsets.clone(), projected)
+        shift = self._landmark_shift()
+        x = Points.of(_gauss.with_offsets(self.landmarks.model, shift), self.free).carried(self.who, s).x
+        projected = (x[..., :2] / x[..., 2:] * self.log_focal.exp() + seen.principal)[:, : _points.COUNT]
+        return measured(seen, float(self.log_focal.exp()), identity, motion, self.offsets + shift, projected)
+
+    def _landmark_shift(self) -> Tensor:
+        """What the static offsets of the landmarks [478 3] still lack, now that pictures say where the surface lies.
+
+        Least squares over the keyframes, each landmark by itself; reporting needs it, identity and motion do not.
+        """
+        keys = _start.keyframes(self.observed.points, self.observed.found, self.train_frames, KEYFRAMES)
+        seen, focal = self.observed.take(keys), self.log_focal.exp()
+        at = self.landmarks.carried(self.who, self.state.take(keys))
+        place = at.x[..., :2] / at.x[..., 2:] * focal + seen.principal
+        pct = 100 / ruler(self.observed.points)[keys, None, None]
+        rows = ((_gauss.projected_slopes(at.x, focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
+        away = (seen.points - place[:, : _points.COUNT]) * pct
+        hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / OFFSET_SD**2
+        return torch.linalg.solve(hessian, torch.einsum("tnac,tna->nc", rows, away))
 
     def _normals(self) -> Tensor:
         rest = self.wide.template + torch.einsum("s,svc->vc", self.who, self.wide.shape_basis)
