@@ -57,6 +57,10 @@ class Carried:
     centres: Tensor
     """[t j 3]."""
 
+    def every(self, nth: int) -> Carried:
+        """Each nth point."""
+        return replace(self, x=self.x[:, ::nth], turn=self.turn[:, ::nth])
+
 
 @dataclass(frozen=True, eq=False)
 class Points:
@@ -78,6 +82,11 @@ class Points:
         expr, shape = (b.permute(1, 0, 2).contiguous() for b in (model.expr_basis[free], model.shape_basis))
         under = torch.stack([model.weights[:, j:].sum(1) for j in JOINTS], 1)
         return cls(model, free, expr, shape, under)
+
+    def every(self, nth: int) -> Points:
+        """Each nth point, for ``rows`` and ``identity_rows`` alone."""
+        few = {n: getattr(self, n)[::nth].contiguous() for n in ("expr", "shape", "under")}
+        return replace(self, **few)
 
     def carried(self, who: Tensor, state: State) -> Carried:
         """Where the points of a person (identity coefficients [s]) lie in each frame."""
@@ -150,6 +159,17 @@ def between(start: State, now: State, free: Tensor) -> Tensor:
     turns = [turn(start.joints[:, j], now.joints[:, j]) for j in JOINTS]
     expr = (now.expr - start.expr)[:, free]
     return torch.cat((turn(start.torso[:, :4], now.torso[:, :4]), shift, *turns, expr, now.gain - start.gain), -1)
+
+
+def midway(a: State, b: State) -> State:
+    """Halfway between two states."""
+
+    def mean(p: Tensor, q: Tensor) -> Tensor:
+        same = (p * q).sum(-1, keepdim=True) >= 0
+        return math3d.quat_normalize(p + torch.where(same, q, -q))
+
+    torso = torch.cat((mean(a.torso[:, :4], b.torso[:, :4]), (a.torso[:, 4:] + b.torso[:, 4:]) / 2), 1)
+    return State((a.expr + b.expr) / 2, mean(a.joints, b.joints), torso, (a.gain + b.gain) / 2)
 
 
 def bounded_step(hessian: Tensor, gradient: Tensor, expr: Tensor) -> Tensor:

@@ -43,8 +43,10 @@ class Round:
     """Gauss-Newton steps on every frame's motion."""
 
 
-ROUNDS = (Round(128, 0, 3), Round(128, 2, 2), Round(128, 2, 2), Round(256, 1, 2), Round(256, 0, 1))
-TEXTURE_FRAMES, KEYFRAMES = 100, 40
+ROUNDS = (Round(128, 0, 2), Round(128, 2, 1), Round(128, 2, 1), Round(256, 1, 1), Round(256, 0, 1))
+TEXTURE_FRAMES, KEYFRAMES = 60, 24
+IDENTITY_NTH = 3
+"""Every so-manieth surface point serves identity: it has many more frames than motion has, and many more columns."""
 CHUNK, KEY_CHUNK = 16, 8
 """Frames solved at a time: bounds the memory."""
 NOISE = 0.05
@@ -57,6 +59,10 @@ PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
 TORSO_SD, SHIFT_SD, NECK_SD, HEAD_SD, EXPR_SD, GAIN_SD = 0.04, 0.008, 0.06, 0.06, 0.2, (0.2, 0.1)
 """How far the landmark fit may plausibly be off: rad, m, rad, rad, activation, factor and grey level."""
+STEADY_TURN, STEADY_SHIFT, STEADY_EXPR, STEADY_GAIN = 0.003, 0.0008, 0.03, 0.01
+"""How far a frame typically lies from the middle of its neighbours: rad, m, activation, gain."""
+JUMP = 2.0
+"""From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
 SPARSE = 1.0
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
 IDENTITY, FOCAL = 20.0, 8.0
@@ -87,6 +93,11 @@ class Sight:
     focal: Tensor
     """px of this picture size."""
 
+    def every(self, nth: int) -> Sight:
+        """Each nth point."""
+        fields = {n: getattr(self, n)[:, ::nth] for n in ("value", "slope", "weight", "normal")}
+        return Sight(at=self.at.every(nth), focal=self.focal, **fields)
+
 
 class Photometric:
     """The stage; ``run`` streams its progress and leaves the outcome in ``result``."""
@@ -114,6 +125,8 @@ class Photometric:
         self.light = F.one_hot(torch.tensor(0), 9).float()
         spread = (TORSO_SD,) * 3 + (SHIFT_SD,) * 3 + (NECK_SD,) * 3 + (HEAD_SD,) * 3
         self._precision = torch.tensor((*spread, *(EXPR_SD,) * len(self.free), *GAIN_SD)).square().reciprocal()
+        steady = (STEADY_TURN,) * 3 + (STEADY_SHIFT,) * 3 + (STEADY_TURN,) * 6 + (STEADY_EXPR,) * len(self.free)
+        self._steady = torch.tensor((*steady, STEADY_GAIN, STEADY_GAIN)).square().reciprocal()
         self._importance = landmark_weights() * _points.COUNT
 
     @torch.no_grad()
@@ -256,18 +269,35 @@ class Photometric:
         hessian.diagonal(dim1=1, dim2=2)[:, :p] += self._precision
         gradient[:, :p] += self._precision * _gauss.between(self.anchor.take(frames), state, self.free)
         gradient[:, _gauss.POSE : _gauss.POSE + k] += SPARSE * self._dear
+        steady, pull = self._steadiness(frames, state)
+        hessian.diagonal(dim1=1, dim2=2)[:, :p] += steady
+        gradient[:, :p] += pull
         return hessian, gradient
 
+    def _steadiness(self, frames: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Precision and gradient [t p] of a frame that lies between its neighbours, unless it clearly does not.
+
+        Only what pictures and landmarks leave open gives way to it; a blink or a plosive is an outlier and stays.
+        """
+        # training frames have no held-out neighbour: nothing of those may reach identity through them
+        last = torch.where(frames < self.train_frames, self.train_frames, len(self.observed.points)) - 1
+        before, after = self.state.take((frames - 1).clamp_min(0)), self.state.take(torch.minimum(frames + 1, last))
+        away = _gauss.between(_gauss.midway(before, after), state, self.free)
+        precision = self._steady / (1 + away.square() * self._steady / JUMP**2)
+        return precision, precision * away
+
     def _pixel_part(self, frames: Tensor, state: State, sight: Sight, shared: bool) -> tuple[Tensor, Tensor]:
-        drawn = self.texture * self._shading(sight.normal)
+        nth = IDENTITY_NTH if shared else 1
+        skin, sight, certainty = self.skin.every(nth), sight.every(nth), self.certainty[::nth]
+        drawn = self.texture[::nth] * self._shading(sight.normal)
         away = sight.value - (1 + state.gain[:, :1]) * drawn - state.gain[:, 1:]
-        weight = sight.weight * self.certainty / (1 + 0.5 * away.square() * self.certainty)
+        weight = nth * sight.weight * certainty / (1 + 0.5 * away.square() * certainty)
         weight = weight * self.observed.found[frames, None]
         slope = sight.slope[:, :, None] @ _gauss.projected_slopes(sight.at.x, sight.focal)
-        rows = [self.skin.rows(slope, sight.at, state)[:, :, 0], -drawn[..., None], -torch.ones_like(drawn)[..., None]]
+        rows = [skin.rows(slope, sight.at, state)[:, :, 0], -drawn[..., None], -torch.ones_like(drawn)[..., None]]
         if shared:
             by_focal = (sight.slope * sight.at.x[..., :2]).sum(-1) * sight.focal / sight.at.x[..., 2]
-            rows += [self.skin.identity_rows(slope, sight.at)[:, :, 0], by_focal[..., None]]
+            rows += [skin.identity_rows(slope, sight.at)[:, :, 0], by_focal[..., None]]
         return _products(torch.cat(rows, -1), away, weight)
 
     def _landmark_part(self, frames: Tensor, state: State, shared: bool) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from gsth import head, math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel, _raster
-from gsth.track import _photo, _points
+from gsth.track import _gauss, _photo, _points
 from gsth.track._fit import Fit, Observed
 from gsth.track._photo import Photometric, Round
 from gsth.track._rig import LandmarkRig, Pose
@@ -151,15 +151,35 @@ def test_held_out_frames_do_not_touch_identity_texture_or_camera(stage: Photomet
     assert not torch.equal(changed.state.expr[TRAIN:], stage.state.expr[TRAIN:])
 
 
-def test_lost_frames_stay_where_landmarks_left_them() -> None:
-    lost = scene()
-    found = lost.fit.observed.found.clone()
-    found[4] = False
-    lost.fit.observed = replace(lost.fit.observed, found=found)
-    stage = refined(lost, (Round(128, 0, 2),))
-    want = math3d.rotvec_to_quat(lost.wrong.head)
-    assert torch.allclose(stage.state.joints[4, 2], want[4], atol=1e-3)
-    assert not torch.allclose(stage.state.joints[5, 2], want[5], atol=1e-3)
+def test_pictures_of_lost_frames_do_not_count(made: Scene) -> None:
+    states = []
+    for shade in (0, 255):
+        lost = scene()
+        found = lost.fit.observed.found.clone()
+        found[4] = False
+        lost.fit.observed = replace(lost.fit.observed, found=found)
+        lost.images[4] = shade
+        states.append(refined(lost, (Round(128, 0, 2),)).state)
+    for name, value in vars(states[0]).items():
+        assert torch.equal(value, getattr(states[1], name)), name
+    start = math3d.rotvec_to_quat(made.wrong.head)
+    assert not torch.allclose(states[0].joints[5, 2], start[5], atol=1e-3)
+
+
+def test_steadiness_calms_noise_and_lets_a_blink_stand() -> None:
+    still = scene()
+    stage = Photometric(still.fit, still.images)
+    frames = torch.arange(FRAMES)
+    flat = stage.state.take(frames)
+    flat.expr[:], flat.torso[:], flat.joints[:] = 0.2, flat.torso[:1], flat.joints[:1]
+    flat.expr[3] += 0.02
+    flat.expr[7] = 1.0
+    stage.state = flat
+    precision, pull = stage._steadiness(frames, flat)
+    blink = _gauss.POSE
+    assert pull[3, blink] > 0.2 * stage._steady[blink] * 0.02, "noise is pulled back"
+    assert precision[7, blink] < 0.02 * stage._steady[blink], "a jump is let be"
+    assert precision[0, blink] == stage._steady[blink]
 
 
 def test_progress_and_outcome_are_finite(made: Scene) -> None:
