@@ -161,7 +161,7 @@ def errors(shots: Shots, fields: Tensor) -> dict[str, float]:
 
 def main() -> None:
     """Draw, fit, score, and write where asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--actors", type=int, default=16)
     parser.add_argument("--write", action="store_true", help="fit on all actors and write the asset")
     args = parser.parse_args()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gsth import artifacts, head, media
-from gsth.track import _crop, _landmarks, _mattes, _preflight, _report
+from gsth.track import _crop, _landmarks, _mattes, _points, _preflight, _report
 from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
 from gsth.track._photo import Photometric
@@ -142,7 +142,7 @@ def _observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Obse
     shoulders[..., :2] = crop.points(seen.shoulders[..., :2])
     camera = crop.cameras(clip.height / 2 / np.tan(FOV_RAD / 2), clip.width, clip.height)
     return Observed(
-        points=torch.from_numpy(crop.points(seen.points)),
+        points=torch.from_numpy(_points.with_shut_lids(crop.points(seen.points), seen.found)),
         found=torch.from_numpy(seen.found),
         shoulders=torch.from_numpy(shoulders),
         principal=camera.Ks[0, :2, 2],
