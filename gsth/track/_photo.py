@@ -41,9 +41,13 @@ class Round:
     """Gauss-Newton steps on identity, focal length and keyframe motion."""
     motion: int
     """Gauss-Newton steps on every frame's motion."""
+    steady: bool = False
+    """Hold frames between their neighbours. It would also slow down what all frames have in common, so it comes last."""
 
 
-ROUNDS = (Round(128, 0, 2), Round(128, 2, 1), Round(128, 2, 1), Round(256, 1, 1), Round(256, 0, 1))
+ROUNDS = (
+    Round(128, 0, 2), Round(128, 2, 2), Round(128, 2, 2), Round(256, 1, 1), Round(256, 0, 2, True),
+)  # fmt: skip
 TEXTURE_FRAMES, KEYFRAMES = 60, 24
 IDENTITY_NTH = 3
 """Every so-manieth surface point serves identity: it has many more frames than motion has, and many more columns."""
@@ -146,7 +150,7 @@ class Photometric:
                 self._learn(textured, px)
             normals = self._normals()
             for chunk in frames.split(CHUNK):
-                self._follow(chunk, px, normals, r.motion)
+                self._follow(chunk, px, normals, r)
                 done += len(chunk)
                 yield Step("photometric", done, total)
 
@@ -223,12 +227,16 @@ class Photometric:
         variance = (w * rest.square()).sum(0) / w.sum(0).clamp_min(1e-6)
         self.certainty = (weight.sum(0) > 0.5) / (NOISE**2 + 2 * variance)
 
-    def _follow(self, frames: Tensor, px: int, normals: Tensor, steps: int) -> None:
+    def _follow(self, frames: Tensor, px: int, normals: Tensor, r: Round) -> None:
         """Motion of some frames, everything else fixed."""
         pictures = _pictures(self.images, frames, px)
-        for _ in range(steps):
+        for _ in range(r.motion):
             state = self.state.take(frames)
             hessian, gradient = self._normal_equations(frames, state, self._see(state, pictures, normals), False)
+            if r.steady:
+                precision, pull = self._steadiness(frames, state)
+                hessian.diagonal(dim1=1, dim2=2)[:] += precision
+                gradient = gradient + pull
             self._move(frames, state, _gauss.bounded_step(hessian, gradient, state.expr[:, self.free]))
 
     def _move(self, frames: Tensor, state: State, step: Tensor) -> None:
@@ -269,9 +277,6 @@ class Photometric:
         hessian.diagonal(dim1=1, dim2=2)[:, :p] += self._precision
         gradient[:, :p] += self._precision * _gauss.between(self.anchor.take(frames), state, self.free)
         gradient[:, _gauss.POSE : _gauss.POSE + k] += SPARSE * self._dear
-        steady, pull = self._steadiness(frames, state)
-        hessian.diagonal(dim1=1, dim2=2)[:, :p] += steady
-        gradient[:, :p] += pull
         return hessian, gradient
 
     def _steadiness(self, frames: Tensor, state: State) -> tuple[Tensor, Tensor]:
