@@ -42,7 +42,7 @@ class Round:
     motion: int
     """Gauss-Newton steps on every frame's motion."""
     steady: bool = False
-    """Hold frames between their neighbours. It would also slow down what all frames have in common, so it comes last."""
+    """Hold frames between their neighbours: last, as it also slows down what all frames have in common."""
 
 
 ROUNDS = (
