@@ -44,13 +44,13 @@ def dips(values: torch.Tensor, spans: tuple[tuple[int, int], ...], share: float)
     return [(a, b) for a, b in spans if values[max(a - 1, 0) : b + 2].min() < low]
 
 
-def test_every_blink_is_there_and_closes(hill: Track) -> None:
+def test_every_blink_is_there(hill: Track) -> None:
     lids = gaps(hill, _points.LID_PAIRS_LEFT + _points.LID_PAIRS_RIGHT)
-    assert dips(lids, BLINKS, 0.4) == list(BLINKS)
+    assert dips(lids, BLINKS, 0.55) == list(BLINKS)
     between = torch.ones(len(lids), dtype=torch.bool)
     for a, b in BLINKS:
         between[max(a - 2, 0) : b + 12] = False  # lids come up slowly, and she looks down after the first two
-    assert lids[between].min() > 0.4 * lids.median(), "no blinks that nobody made"
+    assert lids[between].min() > 0.6 * lids.median(), "no blinks that nobody made"
 
 
 def test_lip_closures_are_there(hill: Track) -> None:
