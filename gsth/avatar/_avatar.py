@@ -88,6 +88,8 @@ class Avatar:
     correctives: Correctives | None = None
     landmark_motion: Motion | None = None
     """``motion`` before it was refined against the pictures; None where it was not."""
+    unseen: Tensor | None = None
+    """bool [n]: splats that no frame showed, completed from their neighbours; None where that was not done."""
     speech: Mapping[str, Tensor] = field(default_factory=dict)
     """Weights of the person's own speech network; empty where none was trained."""
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -136,6 +138,8 @@ class Avatar:
         }
         if self.identity.offsets is not None:
             arrays["identity.offsets"] = self.identity.offsets
+        if self.unseen is not None:
+            arrays["unseen"] = self.unseen
         if self.landmark_motion is not None:
             arrays |= {f"landmark_motion.{n}": getattr(self.landmark_motion, n) for n in _MOTION}
         if c is not None:
@@ -201,6 +205,7 @@ class Avatar:
             if has_correctives
             else None,
             landmark_motion=Motion(head_id, meta["fps"], *before) if before else None,
+            unseen=arrays.get("unseen"),
             speech={n[len("speech.") :]: w for n, w in arrays.items() if n.startswith("speech.")},
             meta=meta,
         )

@@ -25,6 +25,12 @@ class LossWeights:
     """Quadratic price of splats that stand farther off their triangle than their region allows."""
     scale: float = 1.0
     """Quadratic price of splats larger than their region allows."""
+    height: float = 1e-3
+    """Quadratic price of standing off the mesh (per 5 mm); decides depth where one camera cannot."""
+    needle: float = 2e-3
+    """Quadratic price of splats more than 4 times as long as broad (per e-fold)."""
+    lent: float = 3e-2
+    """Quadratic price of hardly seen splats that look unlike their neighbours."""
     corrective: float = 6.0
     """Mean squared price of the correctives' position (region offsets) and colour deltas."""
 
@@ -57,6 +63,9 @@ class AvatarConfig:
     """Number of splats never exceeded."""
     coarse_until: float = 0.4
     """Fraction of the steps that trains at half resolution."""
+    settle: float = 0.5
+    """When, as a fraction of the steps, splats that no frame shows make room for new ones that look like their
+    neighbours, and what hardly shows begins to be drawn towards its neighbours' looks. 1: never."""
     sh_degree: int = 0
     """Degree of the spherical harmonics; one camera sees too few directions for more than 1."""
     correctives: int = 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor
 from gsth import render
 from gsth.avatar._config import LossWeights
 from gsth.types import Rendered, RiggedSplats
+
+HEIGHT_M = 0.005
+"""Unit of the distance from the mesh in the prior."""
+NEEDLE = 4.0
+"""Ratio of a splat's two longest axes from which on it is a needle."""
 
 # MediaPipe's face mesh: points around what a viewer looks at first.
 _MOUTH = (61, 291, 0, 17, 13, 14, 37, 267, 84, 314)
@@ -60,6 +66,25 @@ def bounds(splats: RiggedSplats, limits: Bounds, weights: LossWeights) -> Tensor
     far = (splats.means_tri.norm(dim=-1) / limits.offset - 1).relu()
     big = (splats.log_scales.amax(-1) - limits.scale.log()).relu()
     return weights.offset * (far * far).mean() + weights.scale * (big * big).mean()
+
+
+def priors(splats: RiggedSplats, face_size: Tensor, lent: Tensor, pull: Tensor, weights: LossWeights) -> Tensor:
+    """What decides where pictures do not: near the mesh, no needles, the neighbours' colour.
+
+    The prices are far below what a visible splat's pixels weigh; Adam makes them felt by the others.
+
+    Args:
+        splats: As they are.
+        face_size: Of each splat's triangle at rest, m, [n].
+        lent: SH coefficients of the neighbourhood [n k 3].
+        pull: How little each splat was seen, 0 to 1, [n].
+        weights: The prices.
+    """
+    height = splats.means_tri[:, 1] * face_size / HEIGHT_M
+    two = splats.log_scales.topk(2, -1).values
+    needle = (two[:, 0] - two[:, 1] - math.log(NEEDLE)).relu()
+    strange = (splats.sh - lent).square().mean((1, 2)) * pull
+    return weights.height * (height * height).mean() + weights.needle * (needle * needle).mean() + weights.lent * strange.mean()
 
 
 def mean_square(*tensors: Tensor) -> Tensor:

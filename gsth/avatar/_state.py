@@ -41,6 +41,10 @@ class TrainState:
     generator: torch.Generator
     order: Tensor
     """Frames still to come in this pass over the clip."""
+    lent: Tensor
+    """SH coefficients that the neighbours of each splat have, [n k 3]; see ``_complete``."""
+    pull: Tensor
+    """How much each splat should look like that, 0 to 1, [n]."""
     step: int = 0
 
     def rigged(self) -> RiggedSplats:
@@ -58,11 +62,13 @@ def fresh(motion: Motion, face_ids: Tensor, params: dict[str, Tensor], generator
     return TrainState(
         face_ids,
         params,
-        torch.optim.Adam(groups, eps=1e-15, fused=True),
+        torch.optim.Adam(groups, eps=1e-8, fused=True),
         _density.GradientRecord.empty(len(face_ids)),
         MotionRefinement.zeros(motion),
         generator,
         torch.zeros(0, dtype=torch.int64),
+        torch.zeros_like(params["sh"]),
+        torch.zeros(len(face_ids)),
     )
 
 
@@ -70,11 +76,15 @@ def change_density(state: TrainState, config: AvatarConfig) -> None:
     """Remove and split splats, and carry the optimiser's moments over."""
     values = {name: p.detach() for name, p in state.params.items()}
     change = _density.plan(state.record, values["logit_opacities"], config.density, config.max_splats)
-    fresh = _density.split_long_axis(values, change)
+    put_rows(state, _density.split_long_axis(values, change), change)
+
+
+def put_rows(state: TrainState, values: dict[str, Tensor], change: _density.Change) -> None:
+    """Replace the splats by these values, which come from old rows as ``change`` says."""
     kept = len(change.source) - change.added
     for group in state.optimizer.param_groups:
         old = group["params"][0]
-        new = fresh[group["name"]].requires_grad_()
+        new = values[group["name"]].detach().clone().requires_grad_()
         moments = state.optimizer.state.pop(old, None)
         if moments is not None:
             for key in ("exp_avg", "exp_avg_sq"):
@@ -84,6 +94,7 @@ def change_density(state: TrainState, config: AvatarConfig) -> None:
         group["params"] = [new]
         state.params[group["name"]] = new
     state.face_ids = state.face_ids[change.source]
+    state.lent, state.pull = state.lent[change.source], state.pull[change.source]
     state.record = _density.GradientRecord.empty(len(state.face_ids))
 
 
@@ -94,6 +105,8 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
         "face_ids": state.face_ids,
         "order": state.order,
         "generator": state.generator.get_state(),
+        "lent": state.lent,
+        "pull": state.pull,
         "record.total": state.record.total,
         "record.seen": state.record.seen,
         **{f"refinement.{n}": getattr(r, n) for n in ("values", "first", "second", "count")},
@@ -141,5 +154,6 @@ def _restore(motion: Motion, saved: dict[str, Tensor], step: int) -> TrainState:
         state.optimizer.state[p] = {key: saved[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
     state.record = _density.GradientRecord(saved["record.total"], saved["record.seen"])
     state.refinement = MotionRefinement(*(saved[f"refinement.{n}"] for n in ("values", "first", "second", "count")))
+    state.lent, state.pull = saved["lent"], saved["pull"]
     state.order, state.step = saved["order"], step
     return state

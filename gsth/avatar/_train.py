@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor
 
 from gsth import artifacts, head, render
-from gsth.avatar import _losses, _regions, _state
+from gsth.avatar import _complete, _cover, _density, _losses, _regions, _state
 from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features
 from gsth.avatar._config import AvatarConfig
-from gsth.avatar._init import initial_splats
+from gsth.avatar._init import VIEWS, initial_splats
 from gsth.avatar._state import TrainState
+from gsth.avatar._views import Views, look, spread_frames
 from gsth.errors import DivergedError, InputError
 from gsth.head import HeadModel
 from gsth.render import torch_ref
@@ -80,12 +82,17 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int) -> 
         if _density_due(state.step, config):
             _state.change_density(state, config)
             yield Densified(state.step, len(state.face_ids))
+        if state.step == round(config.settle * config.steps) < config.steps:
+            _settle(scene, state, config, train_frames)
+            yield Densified(state.step, len(state.face_ids))
         if state.step % config.checkpoint_every == 0 and state.step < config.steps:
             yield Saved(_state.save_checkpoint(work, digest, state))
     made = _avatar(scene, state, train_frames)
     if config.pose_refinement:
         yield from _track_unseen(scene, state, made)
         made = replace(made, motion=state.refinement.applied(made.motion), landmark_motion=made.motion)
+    if config.settle < 1:
+        made = replace(made, unseen=_complete.unseen(made, _looked_at(scene, train_frames)))
     out = work / "avatar"
     made.save(out)
     yield Done(out, {"psnr_db": average, "splats": float(len(state.face_ids))})
@@ -179,13 +186,21 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     deltas = Correctives(
         scene.corrective_mean, scene.corrective_basis, state.params["means_delta"], state.params["sh_delta"]
     )
-    splats = render.rig(deltas.apply(rigged, scene.corrective_weights[frame]), scene.shaped.posed(motion))
+    cw = scene.corrective_weights[frame]
+    if True and len(scene.corrective_basis):
+        with torch.no_grad():
+            cw = deltas.weights(motion)[0]
+    if os.environ.get("E3") and len(cw):
+        cw = cw + float(os.environ["E3"]) * torch.randn(cw.shape, generator=state.generator)
+    splats = render.rig(deltas.apply(rigged, cw), scene.shaped.posed(motion))
     rendered = render.render(splats, scene.cameras(scale), background=background)
     h, w = matte.shape
     weight_map = _losses.pixel_weights(scene.track.landmarks_px[frame] * scale, h, w, config.loss)
+    size = scene.face_size[state.face_ids]
     limits = _losses.Bounds.of(state.face_ids, scene.face_size, scene.max_offset, scene.max_scale)
     loss = _losses.picture(rendered, image, matte, weight_map, config.loss)
     loss = loss + _losses.bounds(rigged, limits, config.loss)
+    loss = loss + _losses.priors(rigged, size, state.lent, state.pull, config.loss)
     loss = loss + config.loss.corrective * _losses.mean_square(deltas.means_delta, deltas.sh_delta)
     loss = loss + state.refinement.penalty(leaf)
     if not torch.isfinite(loss):
@@ -272,6 +287,31 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         plate=track.plate,
         correctives=correctives,
     )
+
+
+def _looked_at(scene: _Scene, train_frames: int) -> Views:
+    return look(scene.track, scene.head, spread_frames(scene.track, train_frames, VIEWS))
+
+
+def _settle(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames: int) -> None:
+    """Drop what no frame shows, and cover the bare surface; what hardly shows goes on from its neighbours' looks."""
+    views = _looked_at(scene, train_frames)
+    wears = _cover.worn(views, scene.head, scene.shaped.rest)
+    room = config.max_splats - len(state.face_ids)
+    made = _avatar(scene, state, train_frames)
+    settled = _complete.settle(made, views, wears, room, config.seed)
+    new, kept = settled.added, settled.kept
+    values = {}
+    for name, p in state.params.items():
+        rows = p.detach()[kept]
+        more = getattr(new, name) if hasattr(new, name) else rows.new_zeros(len(new.face_ids), *rows.shape[1:])
+        values[name] = torch.cat((rows, more))
+    values["sh"] = torch.lerp(values["sh"], settled.lent, settled.pull[:, None, None])
+    # Moments of the new rows are zeroed; whose they were does not matter.
+    source = torch.cat((kept, kept.new_zeros(len(new.face_ids))))
+    _state.put_rows(state, values, _density.Change(source, len(new.face_ids)))
+    state.face_ids = torch.cat((state.face_ids[: len(kept)], new.face_ids))
+    state.lent, state.pull = settled.lent, settled.pull
 
 
 def _digest(track: Track, config: AvatarConfig, train_frames: int) -> str:
