@@ -24,7 +24,7 @@ from gsth.types import Cameras, RiggedSplats
 _VIEWS_PX = 256
 _SEEN = 0.03
 """A splat of which less than this share ever shows was not seen."""
-_LENDS = 0.15
+_LENDS = 0.3
 """From this share on its looks are good enough to lend."""
 _RIM_PX = 4
 """Nearer to the matte's edge (of 256 px) than this, colours are mixed with the background's."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gsth.avatar import _density
 from gsth.avatar._config import AvatarConfig
+from gsth.avatar._field import Field
 from gsth.avatar._refine import MotionRefinement
 from gsth.errors import ArtifactError, writes
 from gsth.types import Motion, RiggedSplats
@@ -27,6 +28,41 @@ LEARNING_RATES = {
     "sh_delta": (2e-3, 2e-4),
 }
 """First and last step size of each parameter (geometric in between); positions in triangle units."""
+
+FIELD_RATES = {"planes": (5e-3, 5e-4), "nets": (1e-3, 1e-4)}
+"""The same for the audio field."""
+
+
+@dataclass
+class Voice:
+    """The audio field and its optimiser."""
+
+    field: Field
+    optimizer: torch.optim.Adam
+
+    @classmethod
+    def of(cls, field: Field) -> Voice:
+        groups = [
+            {"params": list(field.planes.parameters()), "first": FIELD_RATES["planes"]},
+            {"params": list(field.body.parameters()), "first": FIELD_RATES["nets"]},
+        ]
+        return cls(field, torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-12))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        out = {f"field.{n}": w for n, w in self.field.tensors().items()}
+        for name, p in self.field.named_parameters():
+            for key, value in self.optimizer.state.get(p, {}).items():
+                out[f"field_adam.{name}.{key}"] = value
+        return out
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """What ``tensors`` gave."""
+        self.field.load_state_dict({n[len("field.") :]: w for n, w in saved.items() if n.startswith("field.")})
+        for name, p in self.field.named_parameters():
+            if f"field_adam.{name}.step" in saved:
+                keys = ("step", "exp_avg", "exp_avg_sq")
+                self.optimizer.state[p] = {key: saved[f"field_adam.{name}.{key}"] for key in keys}
 
 
 @dataclass
@@ -45,6 +81,8 @@ class TrainState:
     """SH coefficients that the neighbours of each splat have, [n k 3]; see ``_complete``."""
     pull: Tensor
     """How much each splat should look like that, 0 to 1, [n]."""
+    voice: Voice | None = None
+    """The audio field in training."""
     step: int = 0
 
     def rigged(self) -> RiggedSplats:
@@ -116,6 +154,8 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
         tensors[f"param.{name}"] = p.detach()
         for key, value in state.optimizer.state[p].items():
             tensors[f"adam.{name}.{key}"] = value
+    if state.voice is not None:
+        tensors |= state.voice.tensors()
     path = work / f"checkpoint-{state.step:07d}.safetensors"
     part = path.with_suffix(".part")
     data = save({k: v.contiguous() for k, v in tensors.items()}, {"digest": digest, "step": str(state.step)})
@@ -127,8 +167,8 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
     return path
 
 
-def resume(work: Path, digest: str, motion: Motion) -> TrainState | None:
-    """The newest checkpoint of this very run, or None."""
+def resume(work: Path, digest: str, motion: Motion, voice: Voice | None) -> TrainState | None:
+    """The newest checkpoint of this very run, or None; ``voice`` is a fresh field, if the run has one."""
     for path in sorted(work.glob("checkpoint-*.safetensors"), reverse=True):
         try:
             with safe_open(path, "pt") as f:
@@ -140,7 +180,11 @@ def resume(work: Path, digest: str, motion: Motion) -> TrainState | None:
             raise ArtifactError(
                 f"{path}: the checkpoint cannot be read ({e}); delete it to go on from an older one"
             ) from e
-        return _restore(motion, saved, int(meta["step"]))
+        state = _restore(motion, saved, int(meta["step"]))
+        if voice is not None:
+            voice.restore(saved)
+        state.voice = voice
+        return state
     return None
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +17,14 @@ from gsth import artifacts, head, render
 from gsth.avatar import _complete, _cover, _density, _losses, _regions, _state
 from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features
 from gsth.avatar._config import AvatarConfig
+from gsth.avatar._field import Field, Listeners
 from gsth.avatar._init import VIEWS, initial_splats
 from gsth.avatar._state import TrainState
 from gsth.avatar._views import Views, look, spread_frames
 from gsth.errors import DivergedError, InputError
 from gsth.head import HeadModel
 from gsth.render import torch_ref
-from gsth.types import Cameras, Densified, Done, Event, Motion, Saved, Step, Track
+from gsth.types import Cameras, Densified, Done, Event, Motion, RiggedSplats, Saved, Step, Track
 
 _REPORT_EVERY = 20
 _UNSEEN_STEPS = 25
@@ -42,8 +42,6 @@ class _Scene:
     """Indices of the frames that may be trained on, [m]."""
     corrective_mean: Tensor
     corrective_basis: Tensor
-    corrective_weights: Tensor
-    """[t b]."""
     face_size: Tensor
     """Size of each triangle at rest, m, [f]."""
     max_offset: Tensor
@@ -69,9 +67,11 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int) -> 
     scene = _scene(track, model, train_frames, config)
     work.mkdir(parents=True, exist_ok=True)
     digest = _digest(track, config, train_frames)
-    state = _state.resume(work, digest, scene.track.motion)
+    voice = _voice(scene, config)
+    state = _state.resume(work, digest, scene.track.motion, voice)
     if state is None:
         state = _start(scene, config, train_frames)
+        state.voice = voice
     average = 0.0
     while state.step < config.steps:
         loss, psnr = _one_step(scene, state, config, work)
@@ -105,11 +105,9 @@ def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConf
         raise InputError(f"{track.clip.path}: no face was found in the {train_frames} training frames")
     features = motion_features(track.motion)
     mean, basis = _corrective_basis(features[frames], config.correctives)
-    empty = torch.zeros(0, len(basis), 3)
-    weights = Correctives(mean, basis, empty, empty).weights(track.motion)
     sizes = torch_ref.triangle_frames(shaped.rest, model.faces)[2]
     limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale")]
-    return _Scene(track, model, shaped, frames, mean, basis, weights, sizes, *limits)
+    return _Scene(track, model, shaped, frames, mean, basis, sizes, *limits)
 
 
 def _corrective_basis(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -122,6 +120,20 @@ def _corrective_basis(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
     deviation = deviation / max(len(features) - 1, 1) ** 0.5
     strong = deviation[:size] > 1e-3
     return mean, directions[:size][strong] * scale / deviation[:size][strong, None]
+
+
+def _voice(scene: _Scene, config: AvatarConfig) -> _state.Voice | None:
+    """The audio field that the config wants, untrained."""
+    if config.field == "none":
+        return None
+    heard = scene.track.motion.audio
+    if heard is None:
+        raise InputError(
+            f"{scene.track.clip.path}: field {config.field} learns from the clip's sound, and the track's motion has no "
+            "audio features; use a clip with sound, or field none"
+        )
+    made = Field.fresh(config.field, scene.shaped, heard[scene.train_frames], config.seed)
+    return _state.Voice.of(made)
 
 
 def _start(scene: _Scene, config: AvatarConfig, train_frames: int) -> TrainState:
@@ -186,13 +198,11 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     deltas = Correctives(
         scene.corrective_mean, scene.corrective_basis, state.params["means_delta"], state.params["sh_delta"]
     )
-    cw = scene.corrective_weights[frame]
-    if True and len(scene.corrective_basis):
-        with torch.no_grad():
-            cw = deltas.weights(motion)[0]
-    if os.environ.get("E3") and len(cw):
-        cw = cw + float(os.environ["E3"]) * torch.randn(cw.shape, generator=state.generator)
-    splats = render.rig(deltas.apply(rigged, cw), scene.shaped.posed(motion))
+    with torch.no_grad():
+        weights = deltas.weights(motion)
+    carried = deltas.apply(rigged, weights[0])
+    carried, said = _spoken(scene, state, config, carried, motion)
+    splats = render.rig(carried, scene.shaped.posed(motion))
     rendered = render.render(splats, scene.cameras(scale), background=background)
     h, w = matte.shape
     weight_map = _losses.pixel_weights(scene.track.landmarks_px[frame] * scale, h, w, config.loss)
@@ -202,7 +212,7 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     loss = loss + _losses.bounds(rigged, limits, config.loss)
     loss = loss + _losses.priors(rigged, size, state.lent, state.pull, config.loss)
     loss = loss + config.loss.corrective * _losses.mean_square(deltas.means_delta, deltas.sh_delta)
-    loss = loss + state.refinement.penalty(leaf)
+    loss = loss + state.refinement.penalty(leaf) + config.loss.field * said
     if not torch.isfinite(loss):
         raise DivergedError(_diagnosis(state, work))
     loss.backward()
@@ -210,12 +220,28 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     _set_learning_rates(state, config)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
+    if state.voice is not None and said.requires_grad:
+        state.voice.optimizer.step()
+        state.voice.optimizer.zero_grad(set_to_none=True)
     if config.pose_refinement and leaf.grad is not None:
         state.refinement.step(frame, leaf.grad)
     state.step += 1
     with torch.no_grad():
         mse = (rendered.rgb[0] - image).square().mean().item()
     return loss.item(), -10 * math.log10(max(mse, 1e-10))
+
+
+def _spoken(
+    scene: _Scene, state: TrainState, config: AvatarConfig, splats: RiggedSplats, motion: Motion
+) -> tuple[RiggedSplats, Tensor]:
+    """The splats as the audio field moves them, and its price; as they are before the field's turn has come."""
+    # A field on splats that do not yet know their places would learn what the rig is to say.
+    if state.voice is None or state.step < config.settle * config.steps:
+        return splats, torch.zeros(())
+    field = state.voice.field
+    listeners = Listeners.of(scene.shaped, splats)
+    delta = field(field.features(listeners.points), listeners.inside, motion)
+    return listeners.moved(splats, delta), field.price(delta)
 
 
 def _diagnosis(state: TrainState, work: Path) -> str:
@@ -227,6 +253,9 @@ def _diagnosis(state: TrainState, work: Path) -> str:
 
 def _set_learning_rates(state: TrainState, config: AvatarConfig) -> None:
     progress = state.step / config.steps
+    if state.voice is not None:
+        for group in state.voice.optimizer.param_groups:
+            group["lr"] = group["first"][0] * (group["first"][1] / group["first"][0]) ** progress
     for group in state.optimizer.param_groups:
         start, end = _state.LEARNING_RATES[group["name"]]
         group["lr"] = start * (end / start) ** progress
@@ -272,7 +301,8 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         identity=track.identity,
         splats=state.rigged().replace(**{n: p[n] for n in p if n not in ("means_delta", "sh_delta")}),
         cameras=track.cameras,
-        motion=track.motion.replace(audio=None),
+        motion=track.motion if state.voice else track.motion.replace(audio=None),
+        field=state.voice.field if state.voice else None,
         source=Source(
             clip_path=track.clip.path,
             sha256=artifacts.sha256(track.clip.path),
