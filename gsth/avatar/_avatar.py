@@ -73,6 +73,20 @@ def motion_features(motion: Motion) -> Tensor:
     return torch.cat((motion.expr, turns.flatten(1)), 1)
 
 
+def trained_range(motion: Motion, names: tuple[str, ...]) -> dict[str, Any]:
+    """What an avatar was trained on, for its artifact: least and greatest turn of the head and each expression.
+
+    Turns are those of the head in the world, as a rotation vector, degrees.
+    """
+    skull = motion.T_world_head[:, :4]
+    for joint in (1, 2):
+        skull = math3d.quat_mul(skull, motion.joints[:, joint])
+    turns = torch.rad2deg(math3d.quat_to_rotvec(skull))
+    columns = {f"{n}_deg": turns[:, i] for i, n in enumerate(("pitch", "yaw", "roll"))}
+    columns |= {name: motion.expr[:, i] for i, name in enumerate(names)}
+    return {name: [round(float(v.amin()), 3), round(float(v.amax()), 3)] for name, v in columns.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Avatar:
     """A person who can be posed and drawn."""

@@ -192,11 +192,16 @@ def _bare_surface(lenders: _Lenders, wears: Tensor, room: int, seed: int) -> Rig
 
 
 def _near(points: Tensor, kin: Tensor, others: Tensor, their_kin: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Distances and rows [m k] of the nearest ``others`` of the same kin; inf and 0 where there are none."""
+    """Distances and rows [m k] of the nearest ``others`` of the same kin, or of any where their kin has none.
+
+    Others of kin -1 never count; where nothing is found, distances are inf.
+    """
     distance = torch.full((len(points), k), torch.inf)
     rows = torch.zeros(len(points), k, dtype=torch.int64)
     for kind in kin.unique().tolist():
         mine, theirs = (kin == kind).nonzero()[:, 0], (their_kin == kind).nonzero()[:, 0]
+        if len(theirs) == 0:
+            theirs = (their_kin >= 0).nonzero()[:, 0]
         take = min(k, len(theirs))
         if take == 0:
             continue

@@ -86,7 +86,7 @@ class Field(nn.Module):
 
         Args:
             features: Of their places [m c].
-            inside: Which of them are inside the mouth or an eye, bool [m].
+            inside: Which of them are inside the mouth, bool [m].
             motion: One frame.
         """
         assert motion.audio is not None
@@ -167,9 +167,9 @@ def _still(net: nn.Sequential) -> nn.Sequential:
 
 
 def listening(head: HeadModel, face_ids: Tensor) -> Tensor:
-    """Which splats the field may move: those on skin and inside the mouth and eyes, bool [n]."""
-    kin = _regions.per_face(head, "kin")[face_ids]
-    return (kin == _regions.SKIN) | (kin == _regions.INSIDE)
+    """Which splats the field may move: those on skin and the soft inside of the mouth, bool [n]."""
+    kin, soft = (_regions.per_face(head, name)[face_ids] for name in ("kin", "soft"))
+    return ((kin == _regions.SKIN) | (kin == _regions.INSIDE)) & (soft > 0)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Listeners:
     points: Tensor
     """Model frame, m, [m 3]."""
     inside: Tensor
-    """Which are inside the mouth or an eye, bool [m]."""
+    """Which are inside the mouth, bool [m]."""
     quats: Tensor
     """Turns of their triangles' frames, [m 4]."""
     sizes: Tensor

@@ -151,9 +151,7 @@ def _fill(
         xy = (px - K[:2, 2]) / torch.stack((K[0, 0], K[1, 1])) * z[:, None]
         colour = views.images[t][picked[:, 0], picked[:, 1]]
         spacing = (z / K[0, 0]) * (len(open_rc) / len(picked)) ** 0.5
-        out.append(
-            discs(head, views.verts[t], base.face_ids[nearest], torch.cat((xy, z[:, None]), 1), colour, spacing)
-        )
+        out.append(discs(head, views.verts[t], base.face_ids[nearest], torch.cat((xy, z[:, None]), 1), colour, spacing))
     return out
 
 

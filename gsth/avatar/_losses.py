@@ -84,7 +84,8 @@ def priors(splats: RiggedSplats, face_size: Tensor, lent: Tensor, pull: Tensor, 
     two = splats.log_scales.topk(2, -1).values
     needle = (two[:, 0] - two[:, 1] - math.log(NEEDLE)).relu()
     strange = (splats.sh - lent).square().mean((1, 2)) * pull
-    return weights.height * (height * height).mean() + weights.needle * (needle * needle).mean() + weights.lent * strange.mean()
+    prices = ((weights.height, height.square()), (weights.needle, needle.square()), (weights.lent, strange))
+    return torch.stack([weight * price.mean() for weight, price in prices]).sum()
 
 
 def mean_square(*tensors: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class Region:
     """Largest standard deviation, m."""
     kin: int
     """Regions of one number may lend each other their looks where no frame shows them."""
+    soft: bool = True
+    """Whether correctives and the audio field may move its splats on their triangles."""
     colour: tuple[float, float, float] | None = None
     """What to assume where no picture shows it; None: the mean of what was seen of the region."""
 
@@ -35,12 +37,12 @@ COVER = ("hair_cap", "drape")
 
 # Earlier regions win where parts overlap: small and special before large and plain.
 REGIONS = (
-    Region("tongue", ("tongue",), 0.3, 0.004, 0.005, INSIDE, (0.45, 0.20, 0.19)),
-    Region("teeth_upper", ("teeth_upper",), 0.8, 0.002, 0.003, INSIDE, (0.62, 0.57, 0.50)),
-    Region("teeth_lower", ("teeth_lower",), 0.8, 0.002, 0.003, INSIDE, (0.55, 0.50, 0.44)),
-    Region("mouth_inner", ("mouth_inner",), 0.2, 0.004, 0.006, INSIDE, (0.12, 0.04, 0.04)),
-    Region("eyes", ("eye_l", "eye_r"), 1.5, 0.001, 0.004, INSIDE),
-    Region("lashes", ("lashes",), 2.0, 0.003, 0.003, INSIDE, (0.10, 0.08, 0.07)),
+    Region("tongue", ("tongue",), 0.3, 0.004, 0.005, INSIDE, True, (0.45, 0.20, 0.19)),
+    Region("teeth_upper", ("teeth_upper",), 0.8, 0.002, 0.003, INSIDE, False, (0.62, 0.57, 0.50)),
+    Region("teeth_lower", ("teeth_lower",), 0.8, 0.002, 0.003, INSIDE, False, (0.55, 0.50, 0.44)),
+    Region("mouth_inner", ("mouth_inner",), 0.2, 0.004, 0.006, INSIDE, True, (0.12, 0.04, 0.04)),
+    Region("eyes", ("eye_l", "eye_r"), 1.5, 0.001, 0.004, INSIDE, False),
+    Region("lashes", ("lashes",), 2.0, 0.003, 0.003, INSIDE, True, (0.10, 0.08, 0.07)),
     Region("lips", ("lips", "upper_lip", "lower_lip"), 2.5, 0.004, 0.005, SKIN),
     Region("lids", ("lids",), 2.5, 0.003, 0.004, SKIN),
     Region("brows", ("brows",), 2.0, 0.006, 0.005, SKIN),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gsth import artifacts, head, render
 from gsth.avatar import _complete, _cover, _density, _losses, _regions, _state
-from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features
+from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features, trained_range
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._field import Field, Listeners
 from gsth.avatar._init import VIEWS, initial_splats
@@ -46,6 +46,8 @@ class _Scene:
     """Size of each triangle at rest, m, [f]."""
     max_offset: Tensor
     max_scale: Tensor
+    soft: Tensor
+    """1 where correctives may move splats, else 0, [f]."""
 
     def cameras(self, scale: float) -> Cameras:
         cam = self.track.cameras
@@ -106,7 +108,7 @@ def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConf
     features = motion_features(track.motion)
     mean, basis = _corrective_basis(features[frames], config.correctives)
     sizes = torch_ref.triangle_frames(shaped.rest, model.faces)[2]
-    limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale")]
+    limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale", "soft")]
     return _Scene(track, model, shaped, frames, mean, basis, sizes, *limits)
 
 
@@ -129,8 +131,8 @@ def _voice(scene: _Scene, config: AvatarConfig) -> _state.Voice | None:
     heard = scene.track.motion.audio
     if heard is None:
         raise InputError(
-            f"{scene.track.clip.path}: field {config.field} learns from the clip's sound, and the track's motion has no "
-            "audio features; use a clip with sound, or field none"
+            f"{scene.track.clip.path}: field {config.field} learns from the clip's sound, and the track's motion has "
+            "no audio features; use a clip with sound, or field none"
         )
     made = Field.fresh(config.field, scene.shaped, heard[scene.train_frames], config.seed)
     return _state.Voice.of(made)
@@ -216,6 +218,9 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     if not torch.isfinite(loss):
         raise DivergedError(_diagnosis(state, work))
     loss.backward()
+    delta = state.params["means_delta"].grad
+    if delta is not None:
+        delta *= scene.soft[state.face_ids][:, None, None]
     state.record.add(rendered)
     _set_learning_rates(state, config)
     state.optimizer.step()
@@ -302,7 +307,7 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         splats=state.rigged().replace(**{n: p[n] for n in p if n not in ("means_delta", "sh_delta")}),
         cameras=track.cameras,
         motion=track.motion if state.voice else track.motion.replace(audio=None),
-        field=state.voice.field if state.voice else None,
+        field=Field.of(state.voice.field.tensors()) if state.voice else None,
         source=Source(
             clip_path=track.clip.path,
             sha256=artifacts.sha256(track.clip.path),
@@ -316,6 +321,7 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         ),
         plate=track.plate,
         correctives=correctives,
+        meta={"trained_range": trained_range(track.motion[:train_frames], scene.head.expression_names)},
     )
 
 
