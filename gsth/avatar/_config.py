@@ -33,7 +33,7 @@ class LossWeights:
     """Quadratic price of standing off the mesh (per 5 mm); decides depth where one camera cannot."""
     needle: float = 2e-3
     """Quadratic price of splats more than 4 times as long as broad (per e-fold)."""
-    lent: float = 0.3
+    lent: float = 0.1
     """Quadratic price of hardly seen splats that look unlike their neighbours."""
     corrective: float = 6.0
     """Mean squared price of the correctives' position (region offsets) and colour deltas."""
