@@ -73,7 +73,7 @@ def trained(tracked: Track, config: AvatarConfig, work: Path, count: int) -> dic
 
 def main() -> None:
     """Run all variants."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()

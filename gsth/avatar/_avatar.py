@@ -141,6 +141,16 @@ class Avatar:
         listeners = Listeners.of(self.shaped, self.splats)
         return listeners, self.field.features(listeners.points)
 
+    def taken(self, rows: Tensor) -> Avatar:
+        """The avatar with only these splats, int64 or bool [m], in this order."""
+        c = self.correctives
+        return dataclasses.replace(
+            self,
+            splats=self.splats.replace(**{n: getattr(self.splats, n)[rows] for n in _SPLATS}),
+            correctives=c and c.replace(means_delta=c.means_delta[rows], sh_delta=c.sh_delta[rows]),
+            unseen=None if self.unseen is None else self.unseen[rows],
+        )
+
     def around(self, motion: Motion, yaw_rad: float, pitch_rad: float = 0.0) -> Cameras:
         """The training camera after it moved around the head of a one-frame motion (see ``math3d.orbit``)."""
         head_joint = math3d.transform_points(motion.T_world_head[0], self.shaped.pivots[2])

@@ -3,14 +3,14 @@
 Training moves a splat only as far as pictures show it. Those that nothing shows keep whatever noise left in them, and
 would be the first thing seen from the side. They are replaced: the bare surface is sampled anew, and each new splat
 takes colour and distance from the mesh of the nearest splats of its own kind that were seen, its mirror image
-included. What would show in a training frame is dropped again, so that the avatar looks the same where it was filmed.
+included. Training then goes on with them: where they would show in a frame, the frame corrects them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -69,15 +69,26 @@ def settle(made: Avatar, views: Views, wears: Tensor, room: int, seed: int) -> S
     inside = _kin(made, made.splats.face_ids) == _regions.INSIDE
     # An open mouth shows little of what is in it, and teeth in shadow are better than none.
     kept = ((trust >= _SEEN) | inside).nonzero()[:, 0]
-    lenders = _Lenders.of(_rows(made, kept), trust[kept], views)
+    lenders = _Lenders.of(made.taken(kept), trust[kept], views)
     rows, weight = lenders.find(lenders.points[: len(kept)], _kin(made, made.splats.face_ids[kept]))
     lent = (lenders.made.splats.sh[rows] * weight[..., None, None]).sum(1)
     pull = 1 - ((trust[kept] - _SEEN) / (_LENDS - _SEEN)).clamp(0, 1)
     pull = torch.maximum(pull, _RIM_PULL * (1 - lenders.core_share))
     pull = torch.where(inside[kept] | (weight.sum(1) == 0), 0.0, pull)
+    lent, pull = _inside(lenders.made, trust[kept], lent, pull)
     added = _bare_surface(lenders, wears, room + len(trust) - len(kept), seed)
     lent, pull = torch.cat((lent, added.sh)), torch.cat((pull, torch.ones(len(added.face_ids))))
     return Settled(kept, added, lent, pull)
+
+
+def _inside(made: Avatar, trust: Tensor, lent: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+    """What is hardly seen of tongue, teeth and mouth takes the colour that such things have."""
+    plain = _regions.colours(made.head)[made.splats.face_ids]
+    known = plain[:, 0].isfinite()
+    lent = lent.clone()
+    lent[known] = 0
+    lent[known, 0] = (plain[known] - 0.5) / _init.SH_C0
+    return lent, torch.where(known, 1 - (trust / _LENDS).clamp(0, 1), pull)
 
 
 def unseen(made: Avatar, views: Views) -> Tensor:
@@ -113,14 +124,6 @@ def trusted(made: Avatar, frames: Sequence[int]) -> Tensor:
 
 def _kin(made: Avatar, face_ids: Tensor) -> Tensor:
     return _regions.per_face(made.head, "kin").long()[face_ids]
-
-
-def _rows(made: Avatar, rows: Tensor) -> Avatar:
-    """Only these splats, in this order."""
-    c = made.correctives
-    if c is not None:
-        c = c.replace(means_delta=c.means_delta[rows], sh_delta=c.sh_delta[rows])
-    return replace(made, splats=_init.take(made.splats, rows), correctives=c)
 
 
 @dataclass(frozen=True)

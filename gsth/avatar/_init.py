@@ -160,9 +160,4 @@ def join(base: RiggedSplats, more: list[RiggedSplats]) -> RiggedSplats:
     return RiggedSplats(**{f: torch.cat([getattr(s, f) for s in (base, *more)]) for f in _FIELDS})
 
 
-def take(splats: RiggedSplats, rows: Tensor) -> RiggedSplats:
-    """Only these rows, in this order."""
-    return RiggedSplats(**{f: getattr(splats, f)[rows] for f in _FIELDS})
-
-
 _FIELDS = tuple(f.name for f in dataclasses.fields(RiggedSplats))

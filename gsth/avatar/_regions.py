@@ -73,6 +73,12 @@ def per_face(head: HeadModel, attribute: str) -> Tensor:
     return table[region_of_faces(head)]
 
 
+def colours(head: HeadModel) -> Tensor:
+    """The colour that each triangle's region has where nothing shows it, [f 3]; NaN where it depends on the person."""
+    unknown = (float("nan"),) * 3
+    return torch.tensor([r.colour or unknown for r in REGIONS])[region_of_faces(head)]
+
+
 def cover_faces(head: HeadModel) -> Tensor:
     """Which triangles are cover, bool [f]."""
     out = torch.zeros(len(head.faces), dtype=torch.bool)

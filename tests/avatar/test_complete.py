@@ -48,9 +48,7 @@ def test_the_back_is_closed_and_marked_unseen(made: Avatar) -> None:
     assert (colour > 0.25).all() and (colour < 0.75).all()
 
 
-def test_without_settling_the_back_stays_open(
-    ball_track: Track, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_without_settling_the_back_stays_open(ball_track: Track, tmp_path_factory: pytest.TempPathFactory) -> None:
     config = dataclasses.replace(CONFIG, settle=1.0, steps=20)
     *_, done = train(ball_track, config, tmp_path_factory.mktemp("open"), FRAMES)
     open_ = Avatar.load(done.path)

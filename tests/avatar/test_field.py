@@ -13,7 +13,13 @@ from gsth.types import Identity, Motion, Saved, Track
 
 KINDS: tuple[Kind, ...] = ("attention", "region")
 CONFIG = AvatarConfig(
-    steps=240, splats=400, max_splats=700, correctives=0, settle=0.25, checkpoint_every=100, density=DensityConfig(every=20)
+    steps=240,
+    splats=400,
+    max_splats=700,
+    correctives=0,
+    settle=0.25,
+    checkpoint_every=100,
+    density=DensityConfig(every=20),
 )
 
 
@@ -25,9 +31,7 @@ def speaking(ball_track: Track) -> Track:
     skin = torch.from_numpy(ball_track.mattes.copy()).float()[..., None] / 255
     images = torch.from_numpy(ball_track.images.copy()).float() + 50 * loud[:, None, None, None] * skin
     audio = torch.stack((loud, 1 - loud, torch.ones(t)), 1)
-    return ball_track.replace(
-        images=images.clamp(0, 255).byte().numpy(), motion=ball_track.motion.replace(audio=audio)
-    )
+    return ball_track.replace(images=images.clamp(0, 255).byte().numpy(), motion=ball_track.motion.replace(audio=audio))
 
 
 def fresh(kind: Kind, ball: HeadModel, track: Track) -> Field:
