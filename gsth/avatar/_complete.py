@@ -53,6 +53,8 @@ class Settled:
     """What their neighbours look like, [m + a k 3]."""
     pull: Tensor
     """How little they were seen themselves, 0 to 1, [m + a]."""
+    height: Tensor
+    """How far their neighbours stand off the mesh, m, [m + a]."""
 
 
 def settle(made: Avatar, views: Views, wears: Tensor, room: int, seed: int) -> Settled:
@@ -77,8 +79,11 @@ def settle(made: Avatar, views: Views, wears: Tensor, room: int, seed: int) -> S
     pull = torch.where(inside[kept] | (weight.sum(1) == 0), 0.0, pull)
     lent, pull = _inside(lenders.made, trust[kept], lent, pull)
     added = _bare_surface(lenders, wears, room + len(trust) - len(kept), seed)
-    lent, pull = torch.cat((lent, added.sh)), torch.cat((pull, torch.ones(len(added.face_ids))))
-    return Settled(kept, added, lent, pull)
+    sizes = render.triangle_frames(made.shaped.rest, made.head.faces)[2]
+    new = added.means_tri[:, 1] * sizes[added.face_ids]
+    height = torch.where(inside[kept], 0.0, (lenders.heights[rows] * weight).sum(1))
+    pull = torch.cat((pull, torch.ones(len(new))))
+    return Settled(kept, added, torch.cat((lent, added.sh)), pull, torch.cat((height, new)))
 
 
 def _inside(made: Avatar, trust: Tensor, lent: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,6 +142,8 @@ class _Lenders:
     """[2 n], -1 for those that do not lend."""
     trust: Tensor
     """[n]."""
+    heights: Tensor
+    """How far each splat stands off the mesh, m, [n]."""
     core_share: Tensor
     """In which share of the frames each splat lies well inside the person, [n]."""
 
@@ -152,9 +159,10 @@ class _Lenders:
         share = core.sum(0) / inside.sum(0).clamp_min(1)
         lends = (trust >= _LENDS) & (share > _INSIDE_SHARE)
         kin = torch.where(lends, _kin(made, ids), torch.full_like(ids, -1))
+        heights = made.splats.means_tri[:, 1] * sizes[ids]
         # The model frame's x is zero in the plane of symmetry.
         mirrored = points * torch.tensor((-1.0, 1.0, 1.0))
-        return cls(made, torch.cat((points, mirrored)), kin.repeat(2), trust, share)
+        return cls(made, torch.cat((points, mirrored)), kin.repeat(2), trust, heights, share)
 
     def find(self, points: Tensor, kin: Tensor) -> tuple[Tensor, Tensor]:
         """Rows [m k] of the nearest lenders of the same kin, and their weights, which sum to 1, or 0 for none."""
@@ -187,9 +195,8 @@ def _bare_surface(lenders: _Lenders, wears: Tensor, room: int, seed: int) -> Rig
     sizes = render.triangle_frames(rest, head.faces)[2]
     plain = torch.zeros(len(keep), 3)
     discs = _init.discs(head, rest, face_ids, points, plain, _REACH * spacing[face_ids])
-    heights = made.splats.means_tri[:, 1] * sizes[ids]
     lift = torch.zeros_like(discs.means_tri)
-    lift[:, 1] = (heights[rows] * weight).sum(1) / sizes[face_ids]
+    lift[:, 1] = (lenders.heights[rows] * weight).sum(1) / sizes[face_ids]
     colour = (made.splats.sh[rows] * weight[..., None, None]).sum(1)
     return discs.replace(means_tri=discs.means_tri + lift, sh=colour)
 

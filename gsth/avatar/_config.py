@@ -29,12 +29,13 @@ class LossWeights:
     """Quadratic price of splats that stand farther off their triangle than their region allows."""
     scale: float = 1.0
     """Quadratic price of splats larger than their region allows."""
-    height: float = 1e-3
-    """Quadratic price of standing off the mesh (per 5 mm); decides depth where one camera cannot."""
+    height: float = 3e-3
+    """Quadratic price of standing farther off the mesh than the neighbours (per 5 mm); decides depth where one camera
+    cannot."""
     needle: float = 2e-3
     """Quadratic price of splats more than 4 times as long as broad (per e-fold)."""
     lent: float = 0.1
-    """Quadratic price of hardly seen splats that look unlike their neighbours."""
+    """Quadratic price of hardly seen splats that look unlike their neighbours, and of colours below 0 or above 1."""
     corrective: float = 6.0
     """Mean squared price of the correctives' position (region offsets) and colour deltas."""
 

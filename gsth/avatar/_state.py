@@ -81,6 +81,8 @@ class TrainState:
     """SH coefficients that the neighbours of each splat have, [n k 3]; see ``_complete``."""
     pull: Tensor
     """How much each splat should look like that, 0 to 1, [n]."""
+    height: Tensor
+    """How far its neighbours stand off the mesh, m, [n]."""
     voice: Voice | None = None
     """The audio field in training."""
     step: int = 0
@@ -106,7 +108,7 @@ def fresh(motion: Motion, face_ids: Tensor, params: dict[str, Tensor], generator
         generator,
         torch.zeros(0, dtype=torch.int64),
         torch.zeros_like(params["sh"]),
-        torch.zeros(len(face_ids)),
+        *torch.zeros(2, len(face_ids)),
     )
 
 
@@ -132,7 +134,7 @@ def put_rows(state: TrainState, values: dict[str, Tensor], change: _density.Chan
         group["params"] = [new]
         state.params[group["name"]] = new
     state.face_ids = state.face_ids[change.source]
-    state.lent, state.pull = state.lent[change.source], state.pull[change.source]
+    state.lent, state.pull, state.height = (v[change.source] for v in (state.lent, state.pull, state.height))
     state.record = _density.GradientRecord.empty(len(state.face_ids))
 
 
@@ -145,6 +147,7 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
         "generator": state.generator.get_state(),
         "lent": state.lent,
         "pull": state.pull,
+        "height": state.height,
         "record.total": state.record.total,
         "record.seen": state.record.seen,
         **{f"refinement.{n}": getattr(r, n) for n in ("values", "first", "second", "count")},
@@ -198,6 +201,6 @@ def _restore(motion: Motion, saved: dict[str, Tensor], step: int) -> TrainState:
         state.optimizer.state[p] = {key: saved[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
     state.record = _density.GradientRecord(saved["record.total"], saved["record.seen"])
     state.refinement = MotionRefinement(*(saved[f"refinement.{n}"] for n in ("values", "first", "second", "count")))
-    state.lent, state.pull = saved["lent"], saved["pull"]
+    state.lent, state.pull, state.height = (saved[n] for n in ("lent", "pull", "height"))
     state.order, state.step = saved["order"], step
     return state

@@ -212,7 +212,8 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     limits = _losses.Bounds.of(state.face_ids, scene.face_size, scene.max_offset, scene.max_scale)
     loss = _losses.picture(rendered, image, matte, weight_map, config.loss)
     loss = loss + _losses.bounds(rigged, limits, config.loss)
-    loss = loss + _losses.priors(rigged, size, state.lent, state.pull, config.loss)
+    around = _losses.Neighbourhood(size, state.lent, state.pull, state.height)
+    loss = loss + _losses.priors(rigged, around, config.loss)
     loss = loss + config.loss.corrective * _losses.mean_square(deltas.means_delta, deltas.sh_delta)
     loss = loss + state.refinement.penalty(leaf) + config.loss.field * said
     if not torch.isfinite(loss):
@@ -347,7 +348,7 @@ def _settle(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames
     source = torch.cat((kept, kept.new_zeros(len(new.face_ids))))
     _state.put_rows(state, values, _density.Change(source, len(new.face_ids)))
     state.face_ids = torch.cat((state.face_ids[: len(kept)], new.face_ids))
-    state.lent, state.pull = settled.lent, settled.pull
+    state.lent, state.pull, state.height = settled.lent, settled.pull, settled.height
 
 
 def _digest(track: Track, config: AvatarConfig, train_frames: int) -> str:
