@@ -77,7 +77,10 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    rows = {}
+    args.out.parent.mkdir(exist_ok=True)
+    rows: dict[str, dict[str, float]] = {}
+    about = {"clip": args.clip.name, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+    about |= {"threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as scratch:
         config = track.TrackConfig(size=256, report=False)
         for _ in track.track(media.probe(args.clip), config, Path(scratch) / "track"):
@@ -93,9 +96,7 @@ def main() -> None:
             cells = (values.get(key) for key in COLUMNS.values())
             text = "".join(f"{'-':>11}" if c is None else f"{c:>11.2f}" for c in cells)
             print(f"{name:<26}{text}{values['seconds']:>8.0f}", flush=True)
-    about = {"clip": args.clip.name, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps({**about, "threads": torch.get_num_threads(), "rows": rows}, indent=1) + "\n")
+            args.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
