@@ -29,6 +29,8 @@ from gsth.types import Cameras, Densified, Done, Event, Motion, RiggedSplats, Sa
 _REPORT_EVERY = 20
 _UNSEEN_STEPS = 25
 _UNSEEN_PX = 256
+_FIELD_FROM = 0.4
+"""When the audio field begins to learn, as a fraction of the steps."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def _spoken(
 ) -> tuple[RiggedSplats, Tensor]:
     """The splats as the audio field moves them, and its price; as they are before the field's turn has come."""
     # A field on splats that do not yet know their places would learn what the rig is to say.
-    if state.voice is None or state.step < config.settle * config.steps:
+    if state.voice is None or state.step < _FIELD_FROM * config.steps:
         return splats, torch.zeros(())
     field = state.voice.field
     listeners = Listeners.of(scene.shaped, splats)
