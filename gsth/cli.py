@@ -123,7 +123,9 @@ class Verb:
 
 VERBS: Mapping[str, Verb] = {
     "demo": Verb("[--out DIR]", "the whole road on a synthetic actor, without any video of yours", _demo, resumes=True),
-    "train": Verb("CLIP --out A [quick|standard]", "make an avatar from a video of a person", _train, resumes=True),
+    "train": Verb(
+        "CLIP --out A [quick|standard|high]", "make an avatar from a video of a person", _train, resumes=True
+    ),
     "drive": Verb("A --audio WAV --out V.mp4", "make an avatar speak (or --motion FOLDER)", _drive),
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
     "eval": Verb("A [--html F] [--json F]", "score an avatar on what it never saw", _eval),

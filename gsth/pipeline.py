@@ -78,10 +78,27 @@ def _trained(work: Path, config: TrainConfig, trained: Path) -> Iterator[Event]:
     from gsth.types import Track
 
     track: Track = artifacts.load(Track, work / "track")
+    if config.avatar.field != "none":
+        track = heard(track)
     count = config.track.train_frames(len(track.frame_ids))
     for event in avatar.train(track, config.avatar, trained.parent, count):
         if not isinstance(event, Done):
             yield event
+
+
+def heard(track: Track) -> Track:
+    """The track with what is heard in each frame, for the audio field.
+
+    Raises:
+        InputError: The clip has no sound.
+    """
+    from gsth import audio, drive, media
+
+    clip = track.clip
+    if clip.wav is None:
+        raise InputError(f"{clip.path}: has no sound for an audio field to learn from; train with field none")
+    features = drive.hear(media.sound(clip.wav, audio.RATE), clip.fps, clip.frames)
+    return track.replace(motion=track.motion.replace(audio=features[track.frame_ids]))
 
 
 def _finished(trained: Path, out: Path) -> Iterator[Event]:

@@ -14,9 +14,10 @@ from gsth.errors import InputError
 
 if TYPE_CHECKING:
     from gsth.drive._person import describe, fit_speech
+    from gsth.drive._speech_net import hear
     from gsth.types import Motion
 
-__all__ = ["Driver", "IdleConfig", "SpeechConfig", "describe", "fit_speech", "offline"]
+__all__ = ["Driver", "IdleConfig", "SpeechConfig", "describe", "fit_speech", "hear", "offline"]
 
 
 class Driver(Protocol):
@@ -52,4 +53,8 @@ def __getattr__(name: str) -> Any:
         from gsth.drive import _person
 
         return getattr(_person, name)
+    if name == "hear":
+        from gsth.drive._speech_net import hear
+
+        return hear
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -240,3 +241,11 @@ def prior() -> SpeechNet:
     from safetensors.torch import load_file
 
     return unpack(load_file(WEIGHTS))
+
+
+def hear(samples: np.ndarray, fps: float, frames: int) -> Tensor:
+    """What the network hears in each of ``frames`` pictures of a sound (mono, 16 kHz): hidden states [frames width].
+
+    These are the audio features that drivers give a Motion and that an avatar's audio field learns from.
+    """
+    return at_pictures(hidden_states(prior(), audio.log_mel(samples)), fps, frames)

@@ -84,12 +84,13 @@ class SpeechDriver:
         known = avatar.motion[: max(avatar.source.train_frames, 1)]
         idle = Idle(known, avatar.head.expression_names, config.seed, config.idle)
         done = 0
-        for expr in self._expressions():
-            yield idle.frames(done, len(expr), avatar.motion.fps, expr)
+        for expr, heard in self._expressions():
+            piece = idle.frames(done, len(expr), avatar.motion.fps, expr)
+            yield piece if avatar.field is None else piece.replace(audio=heard)
             done += len(expr)
 
-    def _expressions(self) -> Iterator[Tensor]:
-        """Expressions [t e] at the avatar's rate, piece by piece, never empty."""
+    def _expressions(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Expressions [t e] and hidden states [t width] at the avatar's rate, piece by piece, never empty."""
         import torch
 
         from gsth import audio
@@ -102,11 +103,11 @@ class SpeechDriver:
         for piece in audio.log_mel(self._samples).split(_PIECE_COLUMNS):
             hidden = clock.push(net.push(piece))[: total - done]
             if len(hidden):
-                yield self._voice.expressions(hidden, amount[done : done + len(hidden)])
+                yield self._voice.expressions(hidden, amount[done : done + len(hidden)]), hidden
             done += len(hidden)
         hidden = torch.cat((clock.push(net.finish()), clock.finish(total)))[: total - done]
         if len(hidden):
-            yield self._voice.expressions(hidden, amount[done : done + len(hidden)])
+            yield self._voice.expressions(hidden, amount[done : done + len(hidden)]), hidden
 
 
 def _awake(activity: Tensor, fps: float) -> Tensor:

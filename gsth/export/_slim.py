@@ -63,7 +63,7 @@ def slimmed(avatar: Avatar, config: SlimConfig) -> Generator[Event, None, Avatar
         InputError: An expression to keep is unknown.
     """
     if config.splats is not None and config.splats < len(avatar.splats.face_ids):
-        kept = pruned(avatar, importance(avatar).topk(config.splats).indices.sort().values)
+        kept = avatar.taken(importance(avatar).topk(config.splats).indices.sort().values)
         # Adam's steps never rest: where nothing is missing they would only harm.
         pays = config.finetune > 0 and difference(kept, avatar) > INVISIBLE
         avatar = (yield from finetuned(kept, avatar, config.finetune)) if pays else kept
@@ -108,36 +108,6 @@ def attention(avatar: Avatar, frame: Motion, cameras: Cameras) -> Tensor:
     view = cameras.viewmats[0]
     px = math3d.project(landmarks @ view[:3, :3].T + view[:3, 3], cameras.Ks[0])
     return _losses.pixel_weights(px, cameras.height, cameras.width, LossWeights())
-
-
-def pruned(avatar: Avatar, keep: Tensor) -> Avatar:
-    """The avatar with some of its splats, ``keep`` [m]."""
-    import dataclasses
-
-    s, c = avatar.splats, avatar.correctives
-    splats = s.replace(**{f.name: getattr(s, f.name)[keep] for f in dataclasses.fields(s)})
-    if c is not None:
-        c = c.replace(means_delta=c.means_delta[keep], sh_delta=c.sh_delta[keep])
-    return dataclasses.replace(avatar, splats=splats, correctives=c)
-
-
-def difference(avatar: Avatar, whole: Avatar) -> float:
-    """Mean squared difference of pictures of two avatars with one motion, on grey, from the front and the sides."""
-    import torch
-
-    from gsth import render
-
-    errors, motion = [], whole.motion
-    with torch.no_grad():
-        for i in torch.linspace(0, len(motion) - 1, min(4, len(motion))).round().long().tolist():
-            for yaw_rad in YAWS_RAD:
-                cameras = whole.around(motion[i], yaw_rad)
-                a, b = (
-                    render.render(m.pose(motion[i]), cameras, background=torch.full((3,), 0.5)).rgb
-                    for m in (avatar, whole)
-                )
-                errors.append((a - b).square().mean())
-    return float(torch.stack(errors).mean())
 
 
 def finetuned(student: Avatar, teacher: Avatar, steps: int) -> Generator[Event, None, Avatar]:
@@ -223,6 +193,7 @@ def with_expressions(avatar: Avatar, names: tuple[str, ...]) -> Avatar:
         motion=fewer(avatar.motion),
         landmark_motion=avatar.landmark_motion and fewer(avatar.landmark_motion),
         correctives=correctives,
+        field=None,
         speech={},
     )
 
@@ -280,6 +251,7 @@ def with_personal_basis(avatar: Avatar) -> Avatar:
         motion=moved(avatar.motion),
         landmark_motion=avatar.landmark_motion and moved(avatar.landmark_motion),
         correctives=correctives,
+        field=None,
         speech={},
         meta={**avatar.meta, "expression_map": mapping},
     )
