@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from gsth import audio, speech
 from gsth.drive._speech_net import NAMES, STEPS_HZ
+from gsth.voice import Speaker
 
 _WORDS = {
     "en": (
@@ -82,6 +85,25 @@ HELD_OUT = frozenset(("f4", "m5", "Annie", "david", "klatt4", "sandro"))
 """Voice variants that training never hears; validation and tests use them."""
 
 
+_NATURAL_SHARE = 0.5
+"""Share of the utterances that natural voices speak, where there are some."""
+_LOUDER = 0.04
+"""Relative growth of the mouth's movements per dB that a syllable is louder than the utterance."""
+_LOUD_RANGE = (0.5, 1.4)
+_LOUD_STEPS = 9
+"""Loudness is averaged over so many steps of 20 ms: a syllable."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Who speaks."""
+
+    variants: tuple[str, ...]
+    """Voice variants of espeak-ng."""
+    natural: tuple[str, ...] = ()
+    """Neural English voices: ``hibari``, or the files of Piper voices."""
+
+
 @dataclass(frozen=True, eq=False)
 class Example:
     """One utterance, ready to learn from."""
@@ -105,15 +127,28 @@ def sentence(rng: random.Random, language: str) -> str:
     return " ".join(out)
 
 
-def utter(rng: random.Random, variants: Sequence[str]) -> tuple[np.ndarray, tuple[speech.Phoneme, ...]]:
+@cache
+def _natural(voice: str) -> Speaker:
+    from gsth.voice import hibari, piper
+
+    return hibari.Config().build() if voice == "hibari" else piper.Config(Path(voice)).build()
+
+
+def _said(rng: random.Random, sources: Sources) -> speech.Utterance:
+    """A random sentence by a random voice, in a random manner."""
+    if sources.natural and rng.random() < _NATURAL_SHARE:
+        speaker = _natural(rng.choice(sources.natural))
+        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.25), rng.choice((0.55, 0.7, 0.85, 1.0, 1.0, 1.15)))
+    language = rng.choices(tuple(_WORDS), (10, 3, 3, 3, 2, 1))[0]
+    voice = f"{rng.choice(_SPELLING.get(language, [language]))}+{rng.choice(sources.variants)}"
+    return speech.synthesize(sentence(rng, language), voice, rng.randint(110, 215), rng.randint(5, 95))
+
+
+def utter(rng: random.Random, sources: Sources) -> tuple[np.ndarray, tuple[speech.Phoneme, ...]]:
     """A random sentence by a random voice at 16 kHz, with its phonemes; pitch and vocal tract vary by resampling."""
     from scipy.signal import resample_poly
 
-    language = rng.choices(tuple(_WORDS), (10, 3, 3, 3, 2, 1))[0]
-    code = rng.choice(_SPELLING.get(language, [language]))
-    said = speech.synthesize(
-        sentence(rng, language), f"{code}+{rng.choice(variants)}", rng.randint(110, 215), rng.randint(5, 95)
-    )
+    said = _said(rng, sources)
     # Played faster or slower: pitch and formants shift together, as in a shorter or longer vocal tract.
     speed = rng.choice((0.86, 0.9, 0.94, 1.0, 1.0, 1.06, 1.12, 1.18))
     up, down = audio.RATE, round(said.sample_rate * speed)
@@ -124,6 +159,20 @@ def utter(rng: random.Random, variants: Sequence[str]) -> tuple[np.ndarray, tupl
     real = len(said.samples) / len(samples) * audio.RATE / said.sample_rate
     phonemes = tuple(speech.Phoneme(p.symbol, p.start_s / real, p.end_s / real) for p in said.phonemes)
     return samples, phonemes
+
+
+def _stressed(curves: Tensor, samples: np.ndarray) -> Tensor:
+    """Curves [k 20], larger where a syllable is louder than the utterance and smaller where it is softer.
+
+    What is said softly is said with a smaller mouth; the level of the whole utterance does not count. Closures stay
+    closed, because jaw and lips scale together.
+    """
+    step = audio.RATE // STEPS_HZ
+    power = torch.from_numpy(samples[: len(curves) * step]).reshape(-1, step).square().mean(1)
+    kernel = torch.hann_window(_LOUD_STEPS + 2, periodic=False)[1:-1]
+    smooth = torch.nn.functional.conv1d(power[None, None], (kernel / kernel.sum())[None, None], padding="same")[0, 0]
+    above_db = 10 * torch.log10(smooth + 1e-12) - audio.speech_level(samples)
+    return (curves * (1 + _LOUDER * above_db).clamp(*_LOUD_RANGE)[:, None]).clamp(0, 1)
 
 
 def _room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -147,32 +196,27 @@ def _band_limited(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(sosfilt(sos, samples), np.float32)
 
 
-def example(seed: int, variants: Sequence[str]) -> Example:
+def example(seed: int, sources: Sources) -> Example:
     """One utterance from its seed; the same seed gives the same example."""
     rng, noise = random.Random(seed), np.random.default_rng(seed)
-    samples, phonemes = utter(rng, variants)
+    samples, phonemes = utter(rng, sources)
     before, after = (int(rng.uniform(0.1, 0.7) * audio.RATE) for _ in range(2))
     samples = np.pad(samples, (before, after))
+    step = audio.RATE // STEPS_HZ
+    samples = samples[: len(samples) // step * step]
+    shift = before / audio.RATE
+    moved = [speech.Phoneme(p.symbol, p.start_s + shift, p.end_s + shift) for p in phonemes]
+    curves = _stressed(speech.visemes(moved, STEPS_HZ, len(samples) // step, NAMES), samples)
     if rng.random() < 0.35:
         samples = _room(samples, noise)
     if rng.random() < 0.25:
         samples = _band_limited(samples, noise)
-    steps = len(samples) // (audio.RATE // STEPS_HZ)
-    shift = before / audio.RATE
-    moved = [speech.Phoneme(p.symbol, p.start_s + shift, p.end_s + shift) for p in phonemes]
-    features = audio.log_mel(samples[: steps * (audio.RATE // STEPS_HZ)])
-    return Example(features, speech.visemes(moved, STEPS_HZ, steps, NAMES))
+    return Example(audio.log_mel(samples), curves)
 
 
 def training_variants() -> tuple[str, ...]:
     """Voice variants to train on."""
     return tuple(v for v in _VARIANTS if v not in HELD_OUT)
-
-
-def examples(seed: int, count: int, variants: Sequence[str]) -> Iterator[Example]:
-    """``count`` utterances from consecutive seeds."""
-    for i in range(count):
-        yield example(seed + i, variants)
 
 
 def augmented(features: Tensor, generator: torch.Generator) -> Tensor:

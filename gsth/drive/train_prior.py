@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gsth.drive import _corpus
-from gsth.drive._corpus import Example
+from gsth.drive._corpus import Example, Sources
 from gsth.drive._speech_net import DELAY, NAMES, STEPS_HZ, WEIGHTS, SpeechNet, hidden_states, pack
 
 
@@ -28,7 +28,7 @@ class Recipe:
     """Everything that the weights follow from."""
 
     seed: int = 7
-    utterances: int = 1200
+    utterances: int = 1800
     """Of about 4.5 s each."""
     validation: int = 60
     """Utterances by held-out voices."""
@@ -41,6 +41,14 @@ class Recipe:
     """Weight of the error of differences between steps, which keeps closures sharp."""
     opening: float = 4.0
     """Weight of the error of the mouth opening as a whole."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What one training hears; made once, and kept between trainings where the caller wants."""
+
+    train: list[Example]
+    held_out: list[Example]
 
 
 _WARM_STEPS = 20
@@ -57,9 +65,9 @@ _OPENING = {
 """How far curves part the lips of the built-in head, relative to the jaw; left stands for both sides."""
 
 
-def corpus(seed: int, count: int, variants: Sequence[str], workers: int) -> list[Example]:
+def corpus(seed: int, count: int, sources: Sources, workers: int) -> list[Example]:
     """``count`` utterances; the same for any number of workers."""
-    make: Callable[[int], Example] = partial(_corpus.example, variants=variants)
+    make: Callable[[int], Example] = partial(_corpus.example, sources=sources)
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return list(pool.map(make, range(seed, seed + count), chunksize=16))
 
