@@ -7,20 +7,37 @@ configs import no torch, so that the command line can show them at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gsth.drive._config import IdleConfig, SpeechConfig
+from gsth.drive._config import IdleConfig, Manner, SpeechConfig
 from gsth.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from gsth.drive._person import describe, fit_speech
     from gsth.types import Motion
 
-__all__ = ["Driver", "IdleConfig", "SpeechConfig", "describe", "fit_speech", "offline"]
+__all__ = ["Driver", "IdleConfig", "Manner", "Sound", "SpeechConfig", "describe", "fit_speech", "offline"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """What is to be heard with a motion."""
+
+    samples: np.ndarray
+    """Mono, float32, -1 to 1, [samples]; sample 0 belongs to the beginning of the first frame."""
+    rate: int
 
 
 class Driver(Protocol):
     """Moves one avatar's head."""
+
+    @property
+    def sound(self) -> Sound | None:
+        """What is to be heard with the motion."""
+        ...
 
     def stream(self) -> Iterator[Motion]:
         """Pieces of one or more frames, in time order, at one frame rate, each as soon as it is known."""

@@ -6,7 +6,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -85,13 +84,8 @@ HELD_OUT = frozenset(("f4", "m5", "Annie", "david", "klatt4", "sandro"))
 """Voice variants that training never hears; validation and tests use them."""
 
 
-_NATURAL_SHARE = 0.5
+_NATURAL_SHARE = 0.65
 """Share of the utterances that natural voices speak, where there are some."""
-_LOUDER = 0.04
-"""Relative growth of the mouth's movements per dB that a syllable is louder than the utterance."""
-_LOUD_RANGE = (0.5, 1.4)
-_LOUD_STEPS = 9
-"""Loudness is averaged over so many steps of 20 ms: a syllable."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ def sentence(rng: random.Random, language: str) -> str:
 def _natural(voice: str) -> Speaker:
     from gsth.voice import hibari, piper
 
-    return hibari.Config().build() if voice == "hibari" else piper.Config(Path(voice)).build()
+    return hibari.Config().build() if voice == "hibari" else piper.Config(voice).build()
 
 
 def _said(rng: random.Random, sources: Sources) -> speech.Utterance:
@@ -159,20 +153,6 @@ def utter(rng: random.Random, sources: Sources) -> tuple[np.ndarray, tuple[speec
     real = len(said.samples) / len(samples) * audio.RATE / said.sample_rate
     phonemes = tuple(speech.Phoneme(p.symbol, p.start_s / real, p.end_s / real) for p in said.phonemes)
     return samples, phonemes
-
-
-def _stressed(curves: Tensor, samples: np.ndarray) -> Tensor:
-    """Curves [k 20], larger where a syllable is louder than the utterance and smaller where it is softer.
-
-    What is said softly is said with a smaller mouth; the level of the whole utterance does not count. Closures stay
-    closed, because jaw and lips scale together.
-    """
-    step = audio.RATE // STEPS_HZ
-    power = torch.from_numpy(samples[: len(curves) * step]).reshape(-1, step).square().mean(1)
-    kernel = torch.hann_window(_LOUD_STEPS + 2, periodic=False)[1:-1]
-    smooth = torch.nn.functional.conv1d(power[None, None], (kernel / kernel.sum())[None, None], padding="same")[0, 0]
-    above_db = 10 * torch.log10(smooth + 1e-12) - audio.speech_level(samples)
-    return (curves * (1 + _LOUDER * above_db).clamp(*_LOUD_RANGE)[:, None]).clamp(0, 1)
 
 
 def _room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -206,7 +186,7 @@ def example(seed: int, sources: Sources) -> Example:
     samples = samples[: len(samples) // step * step]
     shift = before / audio.RATE
     moved = [speech.Phoneme(p.symbol, p.start_s + shift, p.end_s + shift) for p in phonemes]
-    curves = _stressed(speech.visemes(moved, STEPS_HZ, len(samples) // step, NAMES), samples)
+    curves = speech.visemes(moved, STEPS_HZ, len(samples) // step, NAMES)
     if rng.random() < 0.35:
         samples = _room(samples, noise)
     if rng.random() < 0.25:

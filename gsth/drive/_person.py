@@ -63,18 +63,32 @@ class Voice:
     """Which expressions the m rows move, int64, [m]."""
     closed: Tensor
     """Offsets from rest in a full closure, [m]."""
+    rows: Tensor
+    """Which of the m rows are those of ``NAMES``, int64, [20]."""
     evidence: Mapping[str, float]
     """``correlation`` of the general model's mouth opening with the tracked one, ``chance`` (what unrelated sound
     would reach), ``lag_frames``, ``learned`` (1: the last layer is the person's own), ``span``."""
 
-    def expressions(self, hidden: Tensor, amount: float | Tensor = 1.0) -> Tensor:
-        """Expressions [k e] of hidden states [k width]; ``amount``, a number or [k 1], scales the way from rest."""
+    def expressions(self, hidden: Tensor, amount: float | Tensor = 1.0, known: Tensor | None = None) -> Tensor:
+        """Expressions [k e] of hidden states [k width].
+
+        Args:
+            hidden: Of the network.
+            amount: A number or [k 1]; scales the way from rest.
+            known: The general curves [k 20] that are right for this time, where the phonemes are known; what the
+                network is off by is then taken out, so closures are exact whatever the voice.
+        """
         moved = hidden @ self.weight.T + self.bias
-        press = self.net.curves(hidden)[:, _PRESS : _PRESS + 1] / _full_press()
+        general = self.net.curves(hidden)
+        if known is not None:
+            moved[:, self.rows] += (known - general) * self.evidence["span"]
+            general = known
+        press = general[:, _PRESS : _PRESS + 1] / _full_press()
         shut = ((press - _CLOSURE[0]) / (_CLOSURE[1] - _CLOSURE[0])).clamp(0, 1)
-        moved = moved + (self.closed - moved) * shut * shut * (3 - 2 * shut)
+        shut = shut * shut * (3 - 2 * shut)
+        by = amount * (moved + (self.closed - moved) * shut)
         out = self.rest.repeat(len(hidden), 1)
-        out[:, self.moved] = out[:, self.moved] + amount * moved
+        out[:, self.moved] = out[:, self.moved] + by
         return out.clamp(0, 1)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -105,27 +119,37 @@ def opening_weights(head: HeadModel) -> Tensor:
     return lower - upper
 
 
+def check(avatar: Avatar) -> None:
+    """Raises InputError where the avatar's head model lacks the ARKit mouth expressions."""
+    if missing := [n for n in NAMES if n not in avatar.head.expression_names]:
+        raise InputError(
+            f"head {avatar.head.id} has no expression {missing[0]!r}; speech needs the ARKit mouth shapes, "
+            "train the avatar on the built-in head"
+        )
+
+
 def general_voice(avatar: Avatar) -> Voice:
     """The prior in the person's rest pose and span; uses no sound.
 
     Raises:
         InputError: The avatar's head model lacks the ARKit mouth expressions.
     """
+    check(avatar)
     names = list(avatar.head.expression_names)
-    if missing := [n for n in NAMES if n not in names]:
-        raise InputError(
-            f"head {avatar.head.id} has no expression {missing[0]!r}; speech needs the ARKit mouth shapes, "
-            "train the avatar on the built-in head"
-        )
     net = _speech_net.prior()
     expr = avatar.motion.expr[: max(avatar.source.train_frames, 1)].float()
     opened = expr @ opening_weights(avatar.head)
     moved = torch.tensor([i for i, n in enumerate(names) if n.startswith(LOWER_FACE)])
-    rows = torch.tensor([moved.tolist().index(names.index(n)) for n in NAMES])
+    rows = _rows(moved, names)
     weight, bias, closed = (torch.zeros(len(moved), *shape) for shape in ((net.size.width,), (), ()))
     weight[rows], bias[rows], closed[rows] = net.head.weight, net.head.bias, _closure_curves()
     evidence = dict.fromkeys(_EVIDENCE, 0.0) | {"span": 1.0}
-    return _resting(Voice(net, weight, bias, _rest(expr, opened, names), moved, closed, evidence))
+    return _resting(Voice(net, weight, bias, _rest(expr, opened, names), moved, closed, rows, evidence))
+
+
+def _rows(moved: Tensor, names: list[str]) -> Tensor:
+    """Where the expressions of ``NAMES`` are among the moved ones."""
+    return torch.tensor([moved.tolist().index(names.index(n)) for n in NAMES])
 
 
 def _rest(expr: Tensor, opened: Tensor, names: list[str]) -> Tensor:
@@ -157,9 +181,10 @@ def voice_of(avatar: Avatar) -> Voice:
         net = _speech_net.unpack({n[len("net.") :]: v for n, v in arrays.items() if n.startswith("net.")})
         own = {n: arrays[n] for n in ("weight", "bias", "rest", "moved", "closed")}
         evidence: dict[str, float] = dict(zip(_EVIDENCE, arrays["evidence"].tolist(), strict=True))
+        rows = _rows(own["moved"], list(avatar.head.expression_names))
     except (KeyError, RuntimeError, ValueError) as e:
         raise ArtifactError(f"the avatar's speech weights cannot be used ({e}); train the avatar again") from e
-    return Voice(net, **own, evidence=evidence)
+    return Voice(net, **own, rows=rows, evidence=evidence)
 
 
 @dataclass(frozen=True, eq=False)

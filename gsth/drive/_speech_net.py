@@ -42,7 +42,7 @@ class NetSize:
 
     width: int = 112
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
-    dropout: float = 0.05
+    dropout: float = 0.1
 
 
 class CausalConv(nn.Module):

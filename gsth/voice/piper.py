@@ -24,8 +24,8 @@ _PAD, _START, _END = "_", "^", "$"
 class Config:
     """A Piper voice: its model file; the settings lie beside it as NAME.onnx.json."""
 
-    voice: Path
-    """The model, for example en_US-joe-medium.onnx."""
+    voice: str
+    """The model file, for example en_US-joe-medium.onnx."""
     seed: int = 0
     """Of the manner of speaking."""
 

@@ -11,7 +11,7 @@ import torch
 
 from gsth import audio as sound_audio
 from gsth import speech
-from gsth.drive import audio, offline
+from gsth.drive import Manner, audio, offline
 from gsth.drive._person import opening_weights
 from gsth.errors import InputError
 
@@ -100,17 +100,17 @@ def test_loudness_does_not_open_the_mouth(tmp_path: Path, made, sentence, gain: 
 
 
 def test_pieces_come_in_order_and_join_to_the_whole(made, wav: Path) -> None:
-    driver = audio.Config(wav, seed=4).build(made)
+    driver = audio.Config(wav, Manner(seed=4)).build(made)
     pieces = list(driver.stream())
     assert len(pieces) > 5 and all(len(p) > 0 for p in pieces)
     assert len(pieces[0]) < 0.3 * made.motion.fps
-    again = offline(audio.Config(wav, seed=4).build(made))
+    again = offline(audio.Config(wav, Manner(seed=4)).build(made))
     assert torch.equal(torch.cat([p.expr for p in pieces]), again.expr)
     assert torch.equal(torch.cat([p.joints for p in pieces]), again.joints)
 
 
 def test_seed_changes_life_but_not_the_mouth(made, wav: Path) -> None:
-    a, b = (offline(audio.Config(wav, seed=s).build(made)) for s in (0, 1))
+    a, b = (offline(audio.Config(wav, Manner(seed=s)).build(made)) for s in (0, 1))
     lids = [i for i, n in enumerate(made.head.expression_names) if n.startswith("eyeBlink")]
     others = [i for i in range(52) if i not in lids]
     assert torch.equal(a.expr[:, others], b.expr[:, others])
@@ -118,13 +118,13 @@ def test_seed_changes_life_but_not_the_mouth(made, wav: Path) -> None:
 
 
 def test_expressiveness_scales_the_way_from_rest(made, wav: Path) -> None:
-    none = offline(audio.Config(wav, expressiveness=0).build(made))
+    none = offline(audio.Config(wav, Manner(expressiveness=0)).build(made))
     assert _opening(none, made).abs().max() < 0.1
-    half, full = (offline(audio.Config(wav, expressiveness=x).build(made)) for x in (0.5, 1.0))
+    half, full = (offline(audio.Config(wav, Manner(expressiveness=x)).build(made)) for x in (0.5, 1.0))
     jaw = made.head.expression_names.index("jawOpen")
     torch.testing.assert_close(half.expr[:, jaw], full.expr[:, jaw] / 2, atol=1e-5, rtol=0)
     with pytest.raises(InputError, match="expressiveness"):
-        audio.Config(wav, expressiveness=3)
+        Manner(expressiveness=3)
 
 
 def test_unusable_sound_is_refused(tmp_path: Path, made) -> None:
