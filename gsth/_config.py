@@ -59,7 +59,7 @@ def filled(cls: Any, values: Any, where: str) -> Any:
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
     """A plain value, of the type that its field declares (an int serves as float, a list as tuple)."""
-    allowed = typing.get_args(hint) if typing.get_origin(hint) not in (tuple, typing.Literal) else (hint,)
+    allowed = typing.get_args(hint) if typing.get_origin(hint) not in (tuple, dict, typing.Literal) else (hint,)
     for kind in allowed or (hint,):
         origin = typing.get_origin(kind) or kind
         if origin is typing.Literal and value in typing.get_args(kind):

@@ -14,12 +14,15 @@ from gsth.drive._config import IdleConfig, Manner, SpeechConfig
 from gsth.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
+    from gsth.avatar import Avatar
     from gsth.drive._person import describe, fit_speech
     from gsth.types import Motion
 
-__all__ = ["Driver", "IdleConfig", "Manner", "Sound", "SpeechConfig", "describe", "fit_speech", "offline"]
+__all__ = ["Driver", "IdleConfig", "Manner", "Sound", "SpeechConfig", "describe", "fit_speech", "offline", "save_curves"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,18 @@ def offline(driver: Driver) -> Motion:
         T_world_head=torch.cat([p.T_world_head for p in pieces]),
         audio=torch.cat(audio) if len(audio) == len(pieces) else None,
     )
+
+
+def save_curves(motion: Motion, avatar: Avatar, path: Path) -> None:
+    """Write a motion of an avatar as a CSV like Live Link Face's: expressions, head and eye rotations.
+
+    Positions and torso are not in it; ``gsth.drive.motion`` reads it back onto the avatar's mean place.
+    """
+    from gsth.drive import _curves
+    from gsth.drive.motion import turns_of
+
+    names = tuple(avatar.head.expression_names)
+    _curves.write(path, _curves.Curves(motion.fps, names, motion.expr, turns_of(motion, avatar)))
 
 
 def __getattr__(name: str) -> Any:

@@ -78,10 +78,10 @@ def moods(text: str) -> tuple[Mood, ...]:
         name, _, start = part.partition("@")
         name, _, intensity = name.partition(":")
         try:
-            mood = Mood(float(start or 0), "" if name == "none" else name, float(intensity or 1))
+            numbers = float(start or 0), float(intensity or 1)
         except ValueError as e:
             raise InputError(f"{part!r} is no emotion; want NAME, NAME:INTENSITY or NAME:INTENSITY@SECONDS") from e
-        out.append(mood)
+        out.append(Mood(numbers[0], "" if name == "none" else name, numbers[1]))
     return tuple(sorted(out, key=lambda m: m.start_s))
 
 

@@ -144,7 +144,7 @@ def general_voice(avatar: Avatar) -> Voice:
     weight, bias, closed = (torch.zeros(len(moved), *shape) for shape in ((net.size.width,), (), ()))
     weight[rows], bias[rows], closed[rows] = net.head.weight, net.head.bias, _closure_curves()
     evidence = dict.fromkeys(_EVIDENCE, 0.0) | {"span": 1.0}
-    return _resting(Voice(net, weight, bias, _rest(expr, opened, names), moved, closed, rows, evidence))
+    return _resting(Voice(net, weight, bias, rest_of(expr, opened, names), moved, closed, rows, evidence))
 
 
 def _rows(moved: Tensor, names: list[str]) -> Tensor:
@@ -152,7 +152,7 @@ def _rows(moved: Tensor, names: list[str]) -> Tensor:
     return torch.tensor([moved.tolist().index(names.index(n)) for n in NAMES])
 
 
-def _rest(expr: Tensor, opened: Tensor, names: list[str]) -> Tensor:
+def rest_of(expr: Tensor, opened: Tensor, names: list[str]) -> Tensor:
     """The face at rest [e]: typical of the frames in which the lips just touch, eyes open.
 
     Not of those in which they are nearest: a p or b presses them, and a mouth at rest does not.
