@@ -36,6 +36,8 @@ _PRESS = NAMES.index("mouthPressLeft")
 """Moved by nothing but closures, so it says how closed the prior wants the lips."""
 _CLOSURE = (0.30, 0.75)
 """Share of a full closure's press from which the lips begin to meet, and at which they have met."""
+_KNOWN_CLOSURE = (0.50, 0.98)
+"""The same where phonemes are known: exact curves reach a full closure, the network's fall short of it."""
 _FOLDS = 4
 _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
 """Candidates for the pull towards the prior, in units of the number of frames; inf is the prior itself."""
@@ -79,17 +81,17 @@ class Voice:
                 network is off by is then taken out, so closures are exact whatever the voice.
         """
         moved = hidden @ self.weight.T + self.bias
-        general = self.net.curves(hidden)
+        general, (begin, met) = self.net.curves(hidden), _CLOSURE
         if known is not None:
             moved[:, self.rows] += (known - general) * self.evidence["span"]
-            general = known
+            general, (begin, met) = known, _KNOWN_CLOSURE
         press = general[:, _PRESS : _PRESS + 1] / _full_press()
-        shut = ((press - _CLOSURE[0]) / (_CLOSURE[1] - _CLOSURE[0])).clamp(0, 1)
+        shut = ((press - begin) / (met - begin)).clamp(0, 1)
         shut = shut * shut * (3 - 2 * shut)
         by = amount * (moved + (self.closed - moved) * shut)
-        out = self.rest.repeat(len(hidden), 1)
-        out[:, self.moved] = out[:, self.moved] + by
-        return out.clamp(0, 1)
+        # A product with zeros and ones puts each in its place, and exports to ONNX, which indexed sums do not.
+        places = torch.nn.functional.one_hot(self.moved, len(self.rest)).to(by.dtype)
+        return (self.rest + by @ places).clamp(0, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it as arrays, for an avatar's file."""
@@ -108,6 +110,7 @@ def _closure_curves() -> Tensor:
     return speech.visemes(said, STEPS_HZ, STEPS_HZ, NAMES)[STEPS_HZ // 2]
 
 
+@cache
 def _full_press() -> float:
     return float(_closure_curves()[_PRESS])
 

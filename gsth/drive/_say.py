@@ -98,6 +98,7 @@ def _trimmed(
     first = max(loud[0].start_s - _JOINT_S / 2, 0.0) if start else 0.0
     last = min(loud[-1].end_s + _JOINT_S / 2, said.seconds) if end else said.seconds
     a, b = round(first * said.sample_rate), round(last * said.sample_rate)
+    first, last = a / said.sample_rate, b / said.sample_rate
     moved = [
         speech.Phoneme(p.symbol, max(p.start_s - first, 0.0), min(p.end_s, last) - first)
         for p in known
