@@ -32,10 +32,12 @@ _STAGES = (
         "where", "key", ("root", "place", "gaze", "expr", "shape", "offsets"), 80, Weights(expr_steps=0, shake=0)
     ),
 )
-_RIDGE = 0.15
+_RIDGE = 0.06
 """Price of an expression at 1, squared; errors are in squared % of the inter-ocular distance."""
-_CALM = 0.4
+_CALM = 0.2
 """Price of a change of an expression by 1 from one frame to the next, squared."""
+_PAIR = (0.5 / len(_points.PAIRS)) ** 0.5
+"""Root of the weight of each gap of lips and lids, as in the fit of clips."""
 _STEPS = 3
 _EYE_RADIUS_M = 0.012
 _MAX_GAZE_RAD = 0.5
@@ -92,6 +94,7 @@ class LiveFace:
         weights = landmark_weights()
         weights[list(_points.IRIS_LEFT + _points.IRIS_RIGHT)] = 0
         self._weights = (weights / weights.sum()).sqrt()
+        self._upper, self._lower = ([pair[i] for pair in _points.PAIRS] for i in (0, 1))
         price = torch.tensor([next((c for s, c in SPARSE.items() if n.startswith(s)), 1.0) for n in names])
         self._ridge = torch.where(free, _RIDGE * price, torch.full_like(price, 1e3))
         frame = len(fit.pose.place) // 2
@@ -117,17 +120,18 @@ class LiveFace:
         turned = local @ turn.T
         xyz = turned + self._place
         z = xyz[:, 2:].clamp_min(1e-3)
-        scale = self._weights[:, None] * ruler
-        residual = ((xyz[:, :2] / z * self._focal + self._principal - seen) * scale).reshape(-1)
+        residual = (xyz[:, :2] / z * self._focal + self._principal - seen) * ruler
         # d(pixel)/d(xyz), [l 2 3]
-        zero = torch.zeros_like(z[:, 0])
-        ones = torch.ones_like(zero)
+        ones, zero = torch.ones_like(z[:, 0]), torch.zeros_like(z[:, 0])
         rows = torch.stack((ones, zero, -xyz[:, 0] / z[:, 0], zero, ones, -xyz[:, 1] / z[:, 0]), 1).reshape(-1, 2, 3)
-        rows = rows * (self._focal / z)[..., None] * scale[..., None]
-        axes = torch.eye(3)
-        d_turn = torch.stack([torch.linalg.cross(a.expand_as(turned), turned, dim=-1) for a in axes], -1)
+        rows = rows * (self._focal / z)[..., None] * ruler
+        d_turn = torch.stack([torch.linalg.cross(a.expand_as(turned), turned, dim=-1) for a in torch.eye(3)], -1)
         d_expr = torch.einsum("ij,elj->lie", turn, self._basis)
-        jacobian = torch.cat((rows @ d_turn, rows, rows @ d_expr), 2).reshape(len(residual), -1)
+        slope = torch.cat((rows @ d_turn, rows, rows @ d_expr), 2)
+        weigh = self._weights[:, None]
+        residual = torch.cat((residual * weigh, (residual[self._upper] - residual[self._lower]) * _PAIR), 0).reshape(-1)
+        slope = torch.cat((slope * weigh[..., None], (slope[self._upper] - slope[self._lower]) * _PAIR), 0)
+        jacobian = slope.reshape(len(residual), -1)
         price = torch.cat((torch.full((6,), 1e-6), self._ridge + _CALM))
         pull = torch.cat((torch.zeros(6), self._ridge * self._expr + _CALM * (self._expr - before)))
         gram = jacobian.T @ jacobian + torch.diag(price)

@@ -39,6 +39,10 @@ _CLOSURE = (0.30, 0.75)
 _KNOWN_CLOSURE = (0.50, 0.98)
 """The same where phonemes are known: exact curves reach a full closure, the network's fall short of it."""
 _FOLDS = 4
+_INDIFFERENT = 0.06
+"""Agreements that differ by less count as equal."""
+_MOVES = 0.02
+"""An expression with a smaller standard deviation is at rest."""
 _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
 """Candidates for the pull towards the prior, in units of the number of frames; inf is the prior itself."""
 _SPAN = (0.5, 2.0)
@@ -243,7 +247,7 @@ def fit_speech(avatar: Avatar, sound: np.ndarray, config: SpeechConfig | None = 
     lesson = _Lesson(hidden[(ids - lag).clamp(0, pictures - 1)], wanted, use, gap)
     chance = _chance(_said(voice, lesson.hidden) @ gap, wanted @ gap, use)
     found = {"correlation": correlation, "chance": chance, "lag_frames": float(lag)}
-    voice = replace(voice, evidence={**voice.evidence, **found})
+    voice = _spanned(replace(voice, evidence={**voice.evidence, **found}), lesson)
     if not config.personal or correlation < max(_MIN_CORRELATION, chance):
         return voice.tensors()
     return _learned(voice, lesson).tensors()
@@ -293,34 +297,43 @@ def _chance(heard: Tensor, seen: Tensor, use: Tensor) -> float:
     return float(np.quantile(values, 0.95))
 
 
-def _learned(voice: Voice, lesson: _Lesson) -> Voice:
-    """The voice with its span and its last layer fitted to the lesson."""
+def _spanned(voice: Voice, lesson: _Lesson) -> Voice:
+    """The voice whose mouth opens as far as the person's."""
     heard = (_said(voice, lesson.hidden) @ lesson.gap)[lesson.use]
     seen = (lesson.wanted @ lesson.gap)[lesson.use]
     span = float((seen.std() / heard.std().clamp_min(1e-9)).clamp(*_SPAN))
-    mean = replace(voice, weight=voice.weight * span, bias=voice.bias * span)
+    evidence = {**voice.evidence, "span": span}
+    return _resting(replace(voice, weight=voice.weight * span, bias=voice.bias * span, evidence=evidence))
+
+
+def _learned(mean: Voice, lesson: _Lesson) -> Voice:
+    """The spanned voice with its last layer fitted to the lesson, as far from it as unseen parts of the clip allow."""
+    seen = (lesson.wanted @ lesson.gap)[lesson.use]
     rows = lesson.use.nonzero()[:, 0]
     held = [rows[len(rows) * k // _FOLDS : len(rows) * (k + 1) // _FOLDS] for k in range(_FOLDS)]
-    errors = {p: 0.0 for p in _PENALTIES}
-    for part in held:
-        train = rows[~torch.isin(rows, part)]
-        for penalty in _PENALTIES:
-            fitted = _posterior(mean, lesson, train, penalty)
-            errors[penalty] += _error(_said(fitted, lesson.hidden[part]), lesson.wanted[part], lesson.gap)
-    best = min(_PENALTIES, key=lambda p: (errors[p], -p))
-    fitted = _posterior(mean, lesson, rows, best)
+    scores: dict[float, float] = {}
+    for penalty in _PENALTIES:
+        said = torch.zeros_like(lesson.wanted)
+        for part in held:
+            fitted = _posterior(mean, lesson, rows[~torch.isin(rows, part)], penalty)
+            said[part] = _said(fitted, lesson.hidden[part])
+        scores[penalty] = _agreement(said[rows], lesson.wanted[rows], lesson.gap)
+    # Correlations of one short clip are uncertain: what is hardly better than more of the prior is not better.
+    good = max(scores.values()) - _INDIFFERENT
+    fitted = _posterior(mean, lesson, rows, max(p for p in _PENALTIES if scores[p] >= good))
     # Least squares pulls towards the mean; give the opening back its span.
     loss = (_said(fitted, lesson.hidden) @ lesson.gap)[lesson.use].std().clamp_min(1e-9)
     gain = float((seen.std() / loss).clamp(1.0, 1.6))
-    evidence = {**voice.evidence, "learned": 1.0, "span": span}
-    return _resting(replace(fitted, weight=fitted.weight * gain, evidence=evidence))
+    return _resting(replace(fitted, weight=fitted.weight * gain, evidence={**mean.evidence, "learned": 1.0}))
 
 
-def _error(said: Tensor, wanted: Tensor, gap: Tensor) -> float:
-    """Squared error of the opening and of all curves, each relative to its variance."""
-    opening = ((said - wanted) @ gap).square().mean() / (wanted @ gap).var().clamp_min(1e-12)
-    curves = (said - wanted).square().mean() / wanted.var(0).mean().clamp_min(1e-12)
-    return float(opening + curves)
+def _agreement(said: Tensor, wanted: Tensor, gap: Tensor) -> float:
+    """Correlation of the opening, and the share of variance explained of the curves that move (their mean), together."""
+    moving = wanted.std(0) > _MOVES
+    if not bool(moving.any()):
+        return 0.0
+    missed = (said - wanted)[:, moving].square().mean(0) / wanted[:, moving].var(0)
+    return _correlation(said @ gap, wanted @ gap) + float((1 - missed).clamp(-1, 1).mean())
 
 
 def _posterior(mean: Voice, lesson: _Lesson, rows: Tensor, penalty: float) -> Voice:
