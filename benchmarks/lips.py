@@ -102,9 +102,7 @@ def measure(path: Path, person: Any | None = None) -> dict[str, Any]:
     voice = general_voice(made)
     hidden = at_pictures(hidden_states(voice.net, audio.log_mel(sound)), clip.fps, len(seen))
     general = voice.expressions(hidden) @ gap
-    own = SimpleNamespace(
-        head=made.head, motion=made.motion, source=made.source, speech=fit_speech(made, sound)
-    )
+    own = SimpleNamespace(head=made.head, motion=made.motion, source=made.source, speech=fit_speech(made, sound))
     learned = voice_of(own)
     personal = learned.expressions(hidden) @ gap
     loud = torch.log(audio.log_mel(sound, fps=clip.fps).exp().mean(1))[: len(seen)]

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from gsth.drive._person import describe, fit_speech
     from gsth.types import Motion
 
-__all__ = ["Driver", "IdleConfig", "Manner", "Sound", "SpeechConfig", "describe", "fit_speech", "offline", "save_curves"]
+__all__ = [
+    "Driver",
+    "IdleConfig",
+    "Manner",
+    "Sound",
+    "SpeechConfig",
+    "describe",
+    "fit_speech",
+    "offline",
+    "save_curves",
+]
 
 
 @dataclass(frozen=True, eq=False)

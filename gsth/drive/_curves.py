@@ -97,7 +97,9 @@ def _read_csv(path: Path) -> Curves:
     turns = None
     if "headYaw" in columns:
         wanted = [b[0].lower() + b[1:] + a for b in _BONES for a in _ANGLES]
-        flat = [[_number(r[columns[n]], path, i, n) if n in columns else 0.0 for n in wanted] for i, r in enumerate(rows)]
+        flat = [
+            [_number(r[columns[n]], path, i, n) if n in columns else 0.0 for n in wanted] for i, r in enumerate(rows)
+        ]
         turns = _quats(torch.tensor(flat).reshape(len(rows), 3, 3))
     return _even(path, _times(path, rows, columns), names, torch.from_numpy(values), turns)
 

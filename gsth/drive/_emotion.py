@@ -121,7 +121,9 @@ class Feeling:
             mouth = 1 + (emotion.mouth - 1) * mood.intensity
             rows.append((mood.start_s, row, mouth, emotion.nod_rad * mood.intensity))
         starts, offsets, mouths, nods = zip(*rows, strict=True)
-        return cls(gap, starts, torch.stack(offsets), torch.tensor(mouths), torch.tensor(nods), names.index("mouthClose"))
+        return cls(
+            gap, starts, torch.stack(offsets), torch.tensor(mouths), torch.tensor(nods), names.index("mouthClose")
+        )
 
     def _shares(self, times: Tensor) -> Tensor:
         """How much of each mood there is at some times [t], [t n]; they sum to 1."""

@@ -28,9 +28,7 @@ _FOV_RAD = 0.7
 """Prior of a webcam's vertical field of view: 36 to 45 degrees."""
 _STAGES = (
     Stage("who", "key", ("root", "place", "gaze", "expr", "shape"), 60, Weights(shape=0.004, expr_steps=0, shake=0)),
-    Stage(
-        "where", "key", ("root", "place", "gaze", "expr", "shape", "offsets"), 80, Weights(expr_steps=0, shake=0)
-    ),
+    Stage("where", "key", ("root", "place", "gaze", "expr", "shape", "offsets"), 80, Weights(expr_steps=0, shake=0)),
 )
 _RIDGE = 0.06
 """Price of an expression at 1, squared; errors are in squared % of the inter-ocular distance."""

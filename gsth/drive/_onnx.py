@@ -126,7 +126,11 @@ def flat_state(net: SpeechNet) -> Tensor:
 def _silent() -> Iterator[None]:
     """The exporter prints what it does; here it need not."""
     level = logging.getLogger().level
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         logging.getLogger().setLevel(logging.ERROR)

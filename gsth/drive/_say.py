@@ -87,9 +87,7 @@ def _rest(sounds: list[np.ndarray], phonemes: list[speech.Phoneme], seconds: flo
     return count / rate
 
 
-def _trimmed(
-    said: speech.Utterance, start: bool, end: bool
-) -> tuple[np.ndarray, Sequence[speech.Phoneme]]:
+def _trimmed(said: speech.Utterance, start: bool, end: bool) -> tuple[np.ndarray, Sequence[speech.Phoneme]]:
     """An utterance without the silence at its start or end (all but a joint), and its phonemes."""
     known = said.phonemes
     loud = [p for p in known if p.symbol]

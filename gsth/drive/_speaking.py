@@ -16,7 +16,7 @@ from gsth.drive import Sound, _cues, _emotion, _person
 from gsth.drive._config import Manner
 from gsth.drive._cues import Cues
 from gsth.drive._idle import Idle
-from gsth.drive._speech_net import NAMES, STEPS_HZ, PictureClock
+from gsth.drive._speech_net import NAMES, PictureClock
 from gsth.drive._stream import Steps, StepStream
 
 if TYPE_CHECKING:

@@ -64,11 +64,11 @@ def test_live_link_face_with_dropped_frames(tmp_path: Path, made) -> None:
 
 def test_positive_yaw_turns_the_face_to_the_pictures_right(tmp_path: Path, made) -> None:
     got = offline(motion.Config(_live_link(tmp_path / "a.csv")).build(made))
-    mean = offline(motion.Config(_write_json(tmp_path / "b.json", {"frames": [{"weights": {"jawOpen": 0.1}}]})).build(made))
-    nose = torch.tensor((0.0, 0.0, -1.0))
-    turned, straight = (
-        math3d.quat_rotate(math3d.quat_mul(m.joints[0, 1], m.joints[0, 2]), nose) for m in (got, mean)
+    mean = offline(
+        motion.Config(_write_json(tmp_path / "b.json", {"frames": [{"weights": {"jawOpen": 0.1}}]})).build(made)
     )
+    nose = torch.tensor((0.0, 0.0, -1.0))
+    turned, straight = (math3d.quat_rotate(math3d.quat_mul(m.joints[0, 1], m.joints[0, 2]), nose) for m in (got, mean))
     assert float(turned[0] - straight[0]) == pytest.approx(0.1, abs=0.01)
 
 
