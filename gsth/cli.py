@@ -62,7 +62,7 @@ def _drive(argv: Argv) -> Iterator[Event]:
         raise InputError(f"gsth drive: give exactly one of {options}")
     if (args.avatar is None) != (given[0] == "script"):
         raise InputError("gsth drive: give an avatar, and none with --script, which names its own")
-    if given[0] == "script":
+    if args.script is not None:
         return pipeline.converse(args.script, args.out)
     return pipeline.drive(args.avatar, _driver(given[0], args), args.out, args.curves)
 

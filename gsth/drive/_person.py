@@ -328,7 +328,7 @@ def _learned(mean: Voice, lesson: _Lesson) -> Voice:
 
 
 def _agreement(said: Tensor, wanted: Tensor, gap: Tensor) -> float:
-    """Correlation of the opening, and the share of variance explained of the curves that move (their mean), together."""
+    """Correlation of the opening, and the mean share of variance explained of the curves that move, together."""
     moving = wanted.std(0) > _MOVES
     if not bool(moving.any()):
         return 0.0

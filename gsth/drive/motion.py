@@ -105,7 +105,7 @@ def _from_curves(path: Path, avatar: Avatar) -> Motion:
 
 
 def posed(expr: Tensor, turns: Tensor | None, avatar: Avatar, fps: float) -> Motion:
-    """Expressions [t e] on the avatar's mean pose, with turns [t 3 4] of skull and eyes from it where there are some."""
+    """Expressions [t e] on the avatar's mean pose; ``turns`` [t 3 4] turn skull and eyes from it."""
     import torch
 
     from gsth.drive._idle import mean_placement, mean_rotation

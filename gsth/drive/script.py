@@ -170,4 +170,4 @@ def perform(script: Script, avatars: Mapping[str, Avatar]) -> tuple[Mapping[str,
         )
         for n, t in tracks.items()
     }
-    return drivers, Sound(sum(tracks.values()), SOUND_RATE)
+    return drivers, Sound(np.sum(list(tracks.values()), 0), SOUND_RATE)

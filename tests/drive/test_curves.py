@@ -89,7 +89,7 @@ def _write_json(path: Path, data: object) -> Path:
         ({"fps": 25, "frames": [{"weights": {"jawOpen": 0.5}}, {"weights": {"jawOpen": 1.0}}]}, 25),
         ({"exportFps": 30, "facsNames": ["jawOpen", "browInnerUp"], "weightMat": [[0.5, 0], [1.0, 0.1]]}, 30),
         ([{"time": 0.0, "jawOpen": 0.5}, {"time": 0.05, "jawOpen": 1.0}], 20),
-        ({"frames": [{"timestamp": 0, "blendshapes": {"jawOpen": 0.5}}, {"timestamp": 40, "blendshapes": {"jawOpen": 1}}]}, 25),
+        ({"frames": [{"timestamp": 40 * i, "blendshapes": {"jawOpen": w}} for i, w in enumerate((0.5, 1))]}, 25),
         ({"fps": 24, "frames": [{"categories": [{"categoryName": "jawOpen", "score": s}]} for s in (0.5, 1.0)]}, 24),
         ({"fps": 50, "frames": [[s if n == "jawOpen" else 0 for n in ARKIT_NAMES] for s in (0.5, 1.0)]}, 50),
     ],
