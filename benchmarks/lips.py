@@ -5,7 +5,8 @@ detected one (MediaPipe's inner lips, points 13 and 14, over the distance of the
 best lag within +-5 frames, for the general model, and for the person's own layer, learned on the first 80 % of the clip
 and scored on the rest; loudness alone beside them. Opening ratio: spread of the predicted over that of the detected
 opening, both over their own training part. Jitter: second differences of the opening over its spread, by the real one.
-Sounds, the first one English: spread of the opening over that of the envelope (dB), and its change to the first.
+Sounds, the first one English: spread of the opening, alone and over that of the envelope (dB), and its change to the
+first; loud and soft recordings differ in the latter by themselves.
 Always: closures, silence, vowels on synthesised voices that training never heard, and the cost of streaming.
 ``--avatar A`` takes the tracked expressions of an avatar's clip in place of the lips alone.
 """
@@ -208,9 +209,10 @@ def languages(paths: list[Path]) -> list[dict[str, Any]]:
         opening, _ = spoken(person, samples)
         use = audio.activity(samples, FPS, len(opening)) > 0.5
         db = 10 * torch.log10(audio.per_picture(_power(samples)[:, None], FPS, len(opening))[:, 0] + 1e-9)
-        energy = float(opening[use].std() / db[use].std())
-        out.append({"sound": path.name, "mm_per_db": round(energy * 1000, 4), "jitter": round(_jitter(opening), 3)})
-        out[-1]["change"] = round(out[-1]["mm_per_db"] / out[0]["mm_per_db"] - 1, 3)
+        spread = float(opening[use].std()) * 1000
+        figures = {"opening_mm": round(spread, 3), "mm_per_db": round(spread / float(db[use].std()), 4)}
+        out.append({"sound": path.name, **figures, "jitter": round(_jitter(opening), 3)})
+        out[-1] |= {f"change_{k}": round(v / out[0][k] - 1, 3) for k, v in figures.items()}
     return out
 
 
