@@ -62,9 +62,26 @@ def _drive(argv: Argv) -> Iterator[Event]:
         raise InputError(f"gsth drive: give exactly one of {options}")
     if (args.avatar is None) != (given[0] == "script"):
         raise InputError("gsth drive: give an avatar, and none with --script, which names its own")
+    _check_drive(given[0], args)
     if args.script is not None:
         return pipeline.converse(args.script, args.out)
     return pipeline.drive(args.avatar, _driver(given[0], args), args.out, args.curves)
+
+
+def _check_drive(source: str, args: Any) -> None:
+    """Refuse what the source would not look at: a setting that does nothing would be taken for a defect."""
+    from gsth.drive import Manner
+
+    spoken = source in ("text", "text_file")
+    unused = {
+        "--voice and --lang": (args.voice or args.lang) and not spoken,
+        "--emotion, --seed, --expressiveness and --idle": args.manner != Manner() and not spoken and source != "audio",
+        "--pose and --gain": (args.pose, args.gain) != ("relative", 1.0) and source not in ("video", "webcam"),
+        "--curves": args.curves and source == "script",
+    }
+    if wrong := [name for name, given in unused.items() if given]:
+        more = "; a script says it per speaker" if source == "script" else ""
+        raise InputError(f"gsth drive: {wrong[0]} have no meaning with --{source.replace('_', '-')}{more}")
 
 
 def _driver(source: str, args: Any) -> Any:

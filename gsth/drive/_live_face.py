@@ -52,7 +52,6 @@ class LiveFace:
         """
         self._head, self._size, self._fps = head, (width, height), fps
         self._faces = _Faces.open()
-        self._last: Motion | None = None
 
     def close(self) -> None:
         """Release the detector."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gsth import math3d
 from gsth.drive import _person
-from gsth.drive._idle import mean_placement, mean_rotation
+from gsth.math3d import mean_placement, mean_rotation
 from gsth.errors import InputError
 from gsth.head import JOINTS
 

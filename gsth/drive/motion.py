@@ -108,7 +108,7 @@ def posed(expr: Tensor, turns: Tensor | None, avatar: Avatar, fps: float) -> Mot
     """Expressions [t e] on the avatar's mean pose; ``turns`` [t 3 4] turn skull and eyes from it."""
     import torch
 
-    from gsth.drive._idle import mean_placement, mean_rotation
+    from gsth.math3d import mean_placement, mean_rotation
     from gsth.math3d import quat_mul
     from gsth.types import Motion
 
@@ -123,7 +123,7 @@ def turns_of(motion: Motion, avatar: Avatar) -> Tensor:
     """What ``posed`` takes: how skull and eyes are turned from the avatar's mean pose, [t 3 4]."""
     import torch
 
-    from gsth.drive._idle import mean_rotation
+    from gsth.math3d import mean_rotation
     from gsth.math3d import quat_conj, quat_mul
 
     mean = torch.stack([mean_rotation(avatar.motion.joints[:, j]) for j in range(motion.joints.shape[1])])
@@ -138,7 +138,7 @@ def _from_npz(path: Path, avatar: Avatar) -> Motion:
     import numpy as np
     import torch
 
-    from gsth.drive._idle import mean_placement, mean_rotation
+    from gsth.math3d import mean_placement, mean_rotation
     from gsth.types import Motion
 
     try:

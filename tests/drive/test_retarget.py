@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gsth import math3d
-from gsth.drive._idle import mean_rotation
+from gsth.math3d import mean_rotation
 from gsth.drive._retarget import Retarget
 from gsth.errors import InputError
 from gsth.types import HeadId
