@@ -25,6 +25,8 @@ _SEEN = 0.08
 """An expression whose span is smaller in either clip is passed on as it is: a span of noise says nothing."""
 _LIMIT_RAD = 0.6
 """A relative turn is not carried farther than this from the avatar's mean pose."""
+_REACH_M = 0.01
+"""A torso may always go so far from its mean place; farther only where the avatar's clip showed it."""
 _EYES = slice(JOINTS.index("eye_l"), JOINTS.index("eye_r") + 1)
 _SKULL = slice(JOINTS.index("neck"), JOINTS.index("head") + 1)
 
@@ -41,6 +43,8 @@ class Actor:
     """Mean rotations [j 4]."""
     place: Tensor
     """Mean T_world_head, [7]."""
+    reach: Tensor
+    """How far the torso was seen to go from there, m, [3]."""
 
     @classmethod
     def of(cls, motion: Motion, gap: Tensor, names: tuple[str, ...]) -> Actor:
@@ -49,7 +53,9 @@ class Actor:
         rest = _person.rest_of(expr, expr @ gap, list(names))
         span = (expr.quantile(0.97, dim=0) - rest).clamp_min(0)
         joints = torch.stack([mean_rotation(motion.joints[:, j]) for j in range(len(JOINTS))])
-        return cls(rest, span, joints, mean_placement(motion.T_world_head))
+        place = mean_placement(motion.T_world_head)
+        reach = (motion.T_world_head[:, 4:] - place[4:]).abs().amax(0).clamp_min(_REACH_M)
+        return cls(rest, span, joints, place, reach)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +99,14 @@ class Retarget:
             joints[:, _SKULL] = self._turned(motion.joints, _SKULL)
             turn = math3d.quat_mul(math3d.quat_conj(self.source.place[:4]), motion.T_world_head[:, :4])
             place[:, :4] = math3d.quat_mul(place[:, :4], _held(turn))
-            place[:, 4:] = place[:, 4:] + motion.T_world_head[:, 4:] - self.source.place[4:]
         elif self.pose == "absolute":
             joints[:, _SKULL] = motion.joints[:, _SKULL]
             place[:, :4] = motion.T_world_head[:, :4]
-            # The place in the picture stays the avatar's: two cameras share no origin.
-            place[:, 4:] = place[:, 4:] + motion.T_world_head[:, 4:] - self.source.place[4:]
+        if self.pose != "none":
+            # The place in the picture stays the avatar's (two cameras share no origin), and so does its range: what
+            # was never filmed, such as the torso's lower edge, must not come into the picture.
+            away = motion.T_world_head[:, 4:] - self.source.place[4:]
+            place[:, 4:] = place[:, 4:] + self.target.reach * torch.tanh(away / self.target.reach)
         return motion.replace(expr=expr, joints=joints, T_world_head=place, audio=None)
 
     def _turned(self, joints: Tensor, which: slice) -> Tensor:

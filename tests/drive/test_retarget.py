@@ -54,6 +54,17 @@ def test_head_pose(pair) -> None:
     assert float(absolute[:, 1].mean()) == pytest.approx(0.3, abs=0.02)
 
 
+def test_the_torso_stays_where_the_avatar_was_filmed(pair) -> None:
+    source, target, _ = pair
+    place = source.motion.T_world_head.clone()
+    place[100:, 4] += 0.3  # m
+    moved = source.motion.replace(T_world_head=place)
+    for pose, reach in (("relative", 0.0101), ("absolute", 0.0101), ("none", 1e-6)):
+        got = Retarget.of(moved, target, pose)(moved).T_world_head[:, 4]  # type: ignore[arg-type]
+        assert float((got - target.motion.T_world_head[0, 4]).abs().max()) <= reach
+        assert pose == "none" or float(got[-1] - got[0]) > 0.015
+
+
 def test_a_motion_of_another_head_is_refused(pair) -> None:
     source, target, _ = pair
     other = source.motion.replace(head=HeadId("other", "1", "0123456789abcdef"))
