@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gsth import math3d
 from gsth.drive import _person
-from gsth.math3d import mean_placement, mean_rotation
 from gsth.errors import InputError
 from gsth.head import JOINTS
+from gsth.math3d import mean_placement, mean_rotation
 
 if TYPE_CHECKING:
     from gsth.avatar import Avatar

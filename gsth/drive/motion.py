@@ -108,8 +108,7 @@ def posed(expr: Tensor, turns: Tensor | None, avatar: Avatar, fps: float) -> Mot
     """Expressions [t e] on the avatar's mean pose; ``turns`` [t 3 4] turn skull and eyes from it."""
     import torch
 
-    from gsth.math3d import mean_placement, mean_rotation
-    from gsth.math3d import quat_mul
+    from gsth.math3d import mean_placement, mean_rotation, quat_mul
     from gsth.types import Motion
 
     known, count = avatar.motion, len(expr)
@@ -123,8 +122,7 @@ def turns_of(motion: Motion, avatar: Avatar) -> Tensor:
     """What ``posed`` takes: how skull and eyes are turned from the avatar's mean pose, [t 3 4]."""
     import torch
 
-    from gsth.math3d import mean_rotation
-    from gsth.math3d import quat_conj, quat_mul
+    from gsth.math3d import mean_rotation, quat_conj, quat_mul
 
     mean = torch.stack([mean_rotation(avatar.motion.joints[:, j]) for j in range(motion.joints.shape[1])])
     turns = quat_mul(quat_conj(mean[_TURNED]), motion.joints[:, _TURNED])

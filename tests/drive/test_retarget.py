@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from gsth import math3d
-from gsth.math3d import mean_rotation
 from gsth.drive._retarget import Retarget
 from gsth.errors import InputError
+from gsth.math3d import mean_rotation
 from gsth.types import HeadId
 
 
