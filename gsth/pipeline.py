@@ -6,7 +6,7 @@ import json
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from gsth.types import Done, Event, Notice, Saved, Step
 
 if TYPE_CHECKING:
     from gsth.avatar import Avatar
+    from gsth.drive import Sound
     from gsth.types import Clip, Motion, Track
 
 SOUND_RATE = 48_000
@@ -128,34 +129,73 @@ def _scored(out: Path) -> Iterator[Event]:
         yield Done(out, event.values) if isinstance(event, Done) else event
 
 
-def drive(avatar_path: Path, driver: Any, out: Path) -> Iterator[Event]:
+def drive(avatar_path: Path, driver: Any, out: Path, curves: Path | None = None) -> Iterator[Event]:
     """Render a driven avatar from its training camera into a video with sound.
 
     Args:
+        avatar_path: The avatar artifact.
         driver: A driver's ``Config``, for example ``gsth.drive.audio.Config(wav=...)``.
+        out: The video, .mp4.
+        curves: Where to write the motion as a CSV that ``gsth.drive.motion`` reads again; None: nowhere.
     """
     from gsth.avatar import Avatar
-    from gsth.drive import offline
+    from gsth.drive import offline, save_curves
 
+    _check_video(out)
     made = Avatar.load(avatar_path)
-    motion = offline(driver.build(made))
-    yield from film(made, motion, getattr(driver, "wav", None), out)
+    moved = driver.build(made)
+    motion = offline(moved)
+    if curves is not None:
+        save_curves(motion, made, curves)
+        yield Saved(curves)
+    yield from film([(made, motion)], moved.sound, out)
     yield Done(out, {"frames": float(len(motion)), "seconds": len(motion) / motion.fps})
 
 
-def film(made: Avatar, motion: Motion, wav: Path | None, out: Path) -> Iterator[Event]:
-    """Render every frame of a motion from the training camera and write the video, with the sound of ``wav``."""
-    from gsth import media
+def converse(script_path: Path, out: Path) -> Iterator[Event]:
+    """Render the avatars of a script file side by side, in the order of its speakers, with their sound."""
+    from gsth.avatar import Avatar
+    from gsth.drive import offline, script
 
+    _check_video(out)
+    play = script.read(script_path)
+    avatars = {name: Avatar.load(role.avatar) for name, role in play.roles.items()}
+    fps = max(made.motion.fps for made in avatars.values())
+    avatars = {n: replace(made, motion=made.motion.replace(fps=fps)) for n, made in avatars.items()}
+    drivers, sound = script.perform(play, avatars)
+    cast = [(avatars[n], offline(driver)) for n, driver in drivers.items()]
+    yield from film(cast, sound, out)
+    yield Done(out, {"frames": float(len(cast[0][1])), "seconds": len(cast[0][1]) / fps})
+
+
+def _check_video(out: Path) -> None:
     if out.suffix.lower() != ".mp4":
         raise InputError(f"{out}: the video is written as .mp4, give it that ending")
-    sound = None if wav is None else media.sound(wav, SOUND_RATE)
+
+
+def film(cast: Sequence[tuple[Avatar, Motion]], sound: Sound | None, out: Path) -> Iterator[Event]:
+    """Render every frame of motions of one length and rate, each avatar from its training camera, side by side."""
+    from gsth import media
+
+    motion = cast[0][1]
     total = len(motion)
-    pictures = _pictures(made, motion)
-    with _Encoder(lambda frames: media.write_video(out, frames, motion.fps, sound, SOUND_RATE)) as encoder:
-        for done, picture in enumerate(pictures, 1):
-            encoder.put(picture)
+    heard = (None, SOUND_RATE) if sound is None else (sound.samples, sound.rate)
+    with _Encoder(lambda frames: media.write_video(out, frames, motion.fps, *heard)) as encoder:
+        for done, pictures in enumerate(zip(*(_pictures(*one) for one in cast), strict=True), 1):
+            encoder.put(_beside(pictures))
             yield Step("render", done, total)
+
+
+def _beside(pictures: Sequence[Any]) -> Any:
+    """Pictures uint8 [h w 3] next to each other, as high as the highest; lower ones stand in the middle on black."""
+    import numpy as np
+
+    height = max(p.shape[0] for p in pictures)
+    padded = []
+    for p in pictures:
+        above = (height - p.shape[0]) // 2
+        padded.append(np.pad(p, ((above, height - p.shape[0] - above), (0, 0), (0, 0))))
+    return np.concatenate(padded, 1)
 
 
 def _pictures(made: Avatar, motion: Motion) -> Iterator[Any]:

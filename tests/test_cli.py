@@ -85,6 +85,12 @@ def test_unknown_verb_is_guessed() -> None:
         (["view", "{tmp}/absent"], "there is no such avatar"),
         (["drive", "{tmp}", "--out", "{tmp}/v.mp4"], "exactly one of"),
         (["drive", "{tmp}", "--out", "{tmp}/v.mp4", "--audio", "a.wav", "--motion", "m"], "exactly one of"),
+        (["drive", "--out", "{tmp}/v.mp4", "--text", "Hi"], "give an avatar"),
+        (["drive", "{tmp}", "--out", "{tmp}/v.mp4", "--script", "s.yaml"], "names its own"),
+        (["drive", "{tmp}", "--out", "{tmp}/v.mp4", "--audio", "a.wav", "--lang", "de"], "no meaning with --audio"),
+        (["drive", "{tmp}", "--out", "{tmp}/v.mp4", "--motion", "m", "--emotion", "sad"], "no meaning with --motion"),
+        (["drive", "--out", "{tmp}/v.mp4", "--script", "s.yaml", "--curves", "c.csv"], "no meaning with --script"),
+        (["drive", "--out", "{tmp}/v.mp4", "--script", "absent.yaml"], "cannot be read"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(tmp_path: Path, argv: Sequence[str], reason: str) -> None:

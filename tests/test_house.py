@@ -20,7 +20,7 @@ FLOORS = (
     "errors",
     "types math3d",
     "media audio artifacts registry metrics provenance speech _config",
-    "head render datasets",
+    "head render datasets voice",
     "track avatar synth",
     "drive export",
     "evaluate serve batch plugins",

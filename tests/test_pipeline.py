@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsth import artifacts, evaluate, math3d, media, pipeline, render, synth
+from gsth import artifacts, cli, evaluate, math3d, media, pipeline, render, synth
 from gsth._config import presets
 from gsth.avatar import Avatar
 from gsth.drive import audio
@@ -274,6 +274,36 @@ def test_full_disk_is_told_and_leaves_nothing(short_film: Path, tmp_path: Path) 
     assert run.returncode == 2, run.stderr
     assert "cannot be written" in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "a.avatar").exists() and not list(tmp_path.rglob("frames.npy"))
+
+
+@pytest.mark.slow
+def test_text_to_video_and_the_curves_of_it_again(tiny: Path, tmp_path: Path) -> None:
+    video, curves = tmp_path / "t.mp4", tmp_path / "t.csv"
+    assert cli.run(["drive", str(tiny), "--text", "Hello *there*.", "--curves", str(curves), "--out", str(video)]) == 0
+    assert cli.run(["drive", str(tiny), "--motion", str(curves), "--out", str(tmp_path / "m.mp4")]) == 0
+    said, again = media.probe(video), media.probe(tmp_path / "m.mp4")
+    assert said.frames == again.frames and said.wav is not None and again.wav is None
+    assert np.abs(media.sound(video)).max() > 0.05
+    for a, b in zip(media.frames(said), media.frames(again), strict=True):
+        # The torso and the sway of the neck are not in the curves, so the pictures are alike and not equal.
+        assert psnr(a, b) > 24
+
+
+@pytest.mark.slow
+def test_two_speakers_stand_side_by_side_with_sound(tiny: Path, tmp_path: Path) -> None:
+    script = tmp_path / "dialogue.yaml"
+    script.write_text(
+        f"speakers:\n  a: {{avatar: {tiny}}}\n  b: {{avatar: {tiny}, voice: en-us+f3, seed: 3}}\n"
+        "lines:\n  - a: Hello you.\n  - b: Hi.\n"
+    )
+    out = tmp_path / "d.mp4"
+    end = last(pipeline.converse(script, out))
+    clip = media.probe(out)
+    assert (clip.width, clip.height) == (2 * TINY.track.size, TINY.track.size)
+    assert clip.frames == end.values["frames"] > 25 and np.abs(media.sound(out)).max() > 0.05
+    first = next(iter(media.frames(clip)))
+    left, right = first[:, : TINY.track.size], first[:, TINY.track.size :]
+    assert 18 < psnr(left, right) < 60  # the same actor, each with a life of their own
 
 
 @pytest.mark.slow
