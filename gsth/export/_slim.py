@@ -110,6 +110,25 @@ def attention(avatar: Avatar, frame: Motion, cameras: Cameras) -> Tensor:
     return _losses.pixel_weights(px, cameras.height, cameras.width, LossWeights())
 
 
+def difference(avatar: Avatar, whole: Avatar) -> float:
+    """Mean squared difference of pictures of two avatars with one motion, on grey, from the front and the sides."""
+    import torch
+
+    from gsth import render
+
+    errors, motion = [], whole.motion
+    with torch.no_grad():
+        for i in torch.linspace(0, len(motion) - 1, min(4, len(motion))).round().long().tolist():
+            for yaw_rad in YAWS_RAD:
+                cameras = whole.around(motion[i], yaw_rad)
+                a, b = (
+                    render.render(m.pose(motion[i]), cameras, background=torch.full((3,), 0.5)).rgb
+                    for m in (avatar, whole)
+                )
+                errors.append((a - b).square().mean())
+    return float(torch.stack(errors).mean())
+
+
 def finetuned(student: Avatar, teacher: Avatar, steps: int) -> Generator[Event, None, Avatar]:
     """Train the splats of ``student`` to draw what ``teacher`` draws, from the front and the sides.
 
