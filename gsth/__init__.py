@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gsth.errors import GsthError
     from gsth.media import probe
     from gsth.pipeline import TrainConfig, train
+    from gsth.serve.app import view
     from gsth.types import Cameras, Clip, Event, HeadId, Identity, Mesh, Motion, Rendered, RiggedSplats, Splats, Track
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     "RiggedSplats": "gsth.types",
     "Splats": "gsth.types",
     "Track": "gsth.types",
+    "view": "gsth.serve.app",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "probe",
     "save",
     "train",
+    "view",
 ]
 
 

@@ -131,6 +131,7 @@ def train() -> type[Any]:
         ("clip", Annotated[Positional[Path], arg(help="Video of one person facing the camera.")]),
         ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")]),
         ("preset", Annotated[preset, arg(name="")], dataclasses.field(default=choices["standard"])),
+        ("view", Annotated[bool, arg(help="Show the avatar in the live viewer while it forms.")], False),
     ]
     made = dataclasses.make_dataclass("Train", fields, frozen=True)
     made.__doc__ = (

@@ -39,7 +39,12 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
     args: Any = _cli_args.parse("train", _cli_args.train(), argv)
-    return pipeline.train(args.clip, args.out, args.preset)
+    events = pipeline.train(args.clip, args.out, args.preset)
+    if not args.view:
+        return events
+    from gsth.serve import app, watch
+
+    return watch.watched(events, args.out, pipeline.work_folder(args.out), app.ViewConfig())
 
 
 def _track(argv: Argv) -> Iterator[Event]:

@@ -45,7 +45,7 @@ class DrivePanel:
         self._lock = threading.Lock()
         self._live: threading.Event | None = None
         self._speaker: Any = None
-        self._made: dict[str, Playable | None] = {TRACKED: Playable(stage.session.avatar.motion), IDLE: None}
+        self._made: dict[str, Playable | None] = {TRACKED: None, IDLE: None}
         self.sources = _sources.sources()
         self.given: dict[str, dict[str, Any]] = {}
         """What the visitor typed for each driver, by field."""
@@ -97,7 +97,8 @@ class DrivePanel:
             raise InputError(f"there is no motion {title!r}; there are: {', '.join(self._made)}")
         playable = self._made[title]
         if playable is None:
-            playable = self._made[title] = Playable(_sources.idle(self._session.avatar, self.manner()))
+            avatar = self._session.avatar
+            playable = Playable(avatar.motion if title == TRACKED else _sources.idle(avatar, self.manner()))
         put(self.motion, "value", title)
         self._session.load(playable.motion, sound=playable.sound, loop=playable.loop)
         self._session.play()

@@ -27,6 +27,7 @@ TURNS: Mapping[str, Mapping[str, float]] = {
     "neck": {"yaw": 30, "pitch": 20, "roll": 15},
 }
 """Sliders of what can be turned, and how far each way, degrees."""
+AXES = ("yaw", "pitch", "roll")
 _NEUTRAL = "as driven"
 
 
@@ -67,7 +68,7 @@ class FacePanel:
             put(slider, "value", round(held.get(name, 0.0), 4))
         turned = self._session.turns
         for what, sliders in self.turns.items():
-            angles = dict(zip(("yaw", "pitch", "roll"), turned.get(what, (0.0, 0.0, 0.0)), strict=True))
+            angles: dict[str, float] = dict(zip(AXES, turned.get(what, (0.0, 0.0, 0.0)), strict=True))
             for axis, slider in sliders.items():
                 put(slider, "value", min(max(angles[axis], -TURNS[what][axis]), TURNS[what][axis]))
         put(self.gaze, "value", self._session.gaze_follows)

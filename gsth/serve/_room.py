@@ -158,7 +158,7 @@ class Room:
 
         if len(piece) % 2:
             raise InputError("a piece of sound is cut in the middle of a sample")
-        samples = np.frombuffer(piece, "<i2").astype(np.float32) / 32768
+        samples = np.frombuffer(piece, "<i2").astype(np.float32) / np.float32(32768)
         self.panel.drive.hear(media.resampled(samples, rate, audio.RATE))
 
     def _key(self, here: Visitor, name: str) -> None:

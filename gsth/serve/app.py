@@ -133,6 +133,11 @@ class Page:
         return f'<iframe src="{self.url}" width="100%" height="640" allow="microphone" style="border:0"></iframe>'
 
     @property
+    def gui(self) -> viser.GuiApi:
+        """Where more controls can be added, for all visitors."""
+        return self._server.gui
+
+    @property
     def room(self) -> Room:
         """What all visitors share. Raises InputError where each has their own."""
         if self._shared is None:

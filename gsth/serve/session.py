@@ -119,6 +119,7 @@ class Session:
     def __init__(self, avatar: Avatar, style: Style | None = None, clock: Clock = time.monotonic) -> None:
         """Paused on the first frame of the tracked motion."""
         self.avatar = avatar
+        """Who is shown."""
         self._clock = clock
         self._lock = threading.RLock()
         self._listeners: dict[object, Callable[[], None]] = {}
@@ -227,6 +228,15 @@ class Session:
             self._motion, self._sound, self._playing, self._loop = motion, sound, False, loop
             self._anchor = (0.0, self._clock())
 
+    def wear(self, avatar: Avatar) -> None:
+        """Show another state of the avatar: the same person on the same head model, for example further trained."""
+        if avatar.head.id != self.avatar.head.id:
+            raise InputError(f"this avatar stands on head {avatar.head.id}, not on {self.avatar.head.id}")
+        with self._changing():
+            if self.tracked:
+                self._motion = avatar.motion
+            self.avatar = avatar
+
     def play(self) -> None:
         """Go on from here; from the start where a motion that does not loop has ended."""
         with self._changing():
@@ -313,6 +323,8 @@ class Session:
             frame = min(int(position), self.frames - 1)
             if self._playing and not self._loop and position >= self.frames - 1:
                 self._anchor, self._playing = (float(frame), self._clock()), False
+                for heard in tuple(self._listeners.values()):
+                    heard()
             return self.moment_at(frame)
 
     def moment_at(self, frame: int) -> Moment:
@@ -334,7 +346,8 @@ class Session:
         """The posed avatar; several views of one moment pose it once."""
         with self._lock:
             if self._posed is None or self._posed[0] != moment.key:
-                self._posed = moment.key, self.avatar.pose(moment.motion)
+                with torch.no_grad():
+                    self._posed = moment.key, self.avatar.pose(moment.motion)
             return self._posed[1]
 
     @contextmanager
