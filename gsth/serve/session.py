@@ -37,6 +37,7 @@ SPEEDS = (0.1, 4.0)
 """How slow and how quick a motion may be played."""
 MAX_GAZE_RAD = 0.6
 """Eyes do not turn farther from straight ahead, whatever they look at."""
+_FARTHEST_M = 1e4
 COLOURS: Mapping[str, tuple[float, float, float]] = {
     "grey": (0.5, 0.5, 0.5),
     "white": (1.0, 1.0, 1.0),
@@ -266,8 +267,8 @@ class Session:
 
     def look_at(self, point: tuple[float, float, float] | None) -> None:
         """Let the eyes look at a point of the world, m, as far as eyes turn; None: where the motion says."""
-        if point is not None and not all(map(math.isfinite, point)):
-            raise InputError(f"the eyes cannot look at {point}; want three finite numbers")
+        if point is not None and not all(abs(x) < _FARTHEST_M for x in point):
+            raise InputError(f"the eyes cannot look at {point}; want x, y, z, each under {_FARTHEST_M:.0f} m")
         if point != self._target:
             with self._changing():
                 self._target = point
@@ -304,6 +305,7 @@ class Session:
         if not all(map(math.isfinite, (yaw, pitch, roll))):
             raise InputError(f"{what} turned by {yaw}, {pitch}, {roll}; want degrees")
         with self._changing():
+            yaw, pitch, roll = (min(max(a, -180.0), 180.0) for a in (yaw, pitch, roll))
             self._turns[what] = (yaw, pitch, roll)
 
     def reset(self, names: Iterable[str] | None = None) -> None:
