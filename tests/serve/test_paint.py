@@ -86,7 +86,9 @@ def test_a_colour_of_ones_own(painter: Painter, session: Session) -> None:
 
 
 def test_another_avatar_stands_left_of_the_split(person: Any, session: Session) -> None:
-    green = dataclasses.replace(person, splats=person.splats.replace(sh=person.splats.sh * 0 + torch.tensor((-1.0, 1.0, -1))))
+    green = dataclasses.replace(
+        person, splats=person.splats.replace(sh=person.splats.sh * 0 + torch.tensor((-1.0, 1.0, -1)))
+    )
     painter = Painter(Optics.of(person), green)
     drawn = _painted(painter, session, compare="avatar", split=0.4).astype(int)
     assert drawn[48, 30, 1] > drawn[48, 30, 0] + 50

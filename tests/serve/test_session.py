@@ -227,7 +227,9 @@ def test_what_is_no_number_is_refused_and_changes_nothing(session: Session, bad:
     assert session.version == version
 
 
-@pytest.mark.parametrize("looks", [{"mode": "x"}, {"overlay": "x"}, {"compare": "x"}, {"split": 2.0}, {"max_height": 1}])
+@pytest.mark.parametrize(
+    "looks", [{"mode": "x"}, {"overlay": "x"}, {"compare": "x"}, {"split": 2.0}, {"max_height": 1}]
+)
 def test_unknown_looks_are_refused(looks: dict) -> None:
     with pytest.raises(InputError):
         Style(**looks)
