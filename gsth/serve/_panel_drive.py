@@ -85,7 +85,7 @@ class DrivePanel:
         with self._lock:
             self._made.pop(title, None)
             self._made[title] = playable
-            for old in list(self._made)[2 : len(self._made) - MOST]:
+            for old in list(self._made)[2 : 2 + max(len(self._made) - MOST, 0)]:
                 del self._made[old]
             self.motion.options = tuple(self._made)
         self.play(title)
