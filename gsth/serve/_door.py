@@ -129,6 +129,8 @@ class Door:
                 await self._pass_on(request, reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a visitor who stops in mid-sentence is no event
+        except asyncio.CancelledError:
+            pass  # by ``close``; asyncio's streams complain about tasks that end as cancelled
         finally:
             self._tasks.discard(task)
             await _end(writer)
