@@ -130,7 +130,7 @@ def _delay(page: Page, tab: Any, i: int) -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How quick the live viewer is.")
     parser.add_argument("avatar", type=Path)
     avatar = Avatar.load(parser.parse_args().avatar)
     rate, pose, draw = session_rate(avatar)

@@ -225,6 +225,7 @@
     if (frame !== null) {
       frame.remove();
       frame = null;
+      bar.classList.remove("above");
       say({ do: "player", on: false });
       return;
     }
@@ -233,6 +234,7 @@
     frame.allow = "microphone; xr-spatial-tracking; autoplay";
     frame.src = src;
     document.body.append(frame);
+    bar.classList.add("above"); // the player has buttons of its own at the bottom
     say({ do: "player", on: true });
   }
 
@@ -242,6 +244,7 @@
   style.textContent = `
     #gsth-bar { position: fixed; left: 8px; bottom: 8px; z-index: 30; display: flex; gap: 6px; align-items: center;
       font: 15px system-ui, sans-serif; touch-action: manipulation; }
+    #gsth-bar.above { bottom: 64px; }
     #gsth-bar button { min-width: 40px; height: 40px; border: 0; border-radius: 8px; background: #0009; color: #fff;
       cursor: pointer; padding: 0 10px; font: inherit; }
     #gsth-bar button:focus-visible { outline: 2px solid #6cf; }
