@@ -63,7 +63,7 @@ def test_nearest_triangle_is_nearest(person: Avatar) -> None:
 
 def test_wrong_files_are_refused(person: Avatar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.obj").write_text("v 0 0 0")
-    with pytest.raises(InputError, match=r"want a \.glb, \.ply or \.spz"):
+    with pytest.raises(InputError, match=r"want a \.glb, \.bin, \.html, \.ply or \.spz"):
         imported(tmp_path / "a.obj", tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read"):
         imported(tmp_path / "none.ply", tmp_path / "out")
