@@ -35,7 +35,7 @@ _LIP_LANDMARKS = (13, 14)
 _PRESS = NAMES.index("mouthPressLeft")
 """Moved by nothing but closures, so it says how closed the prior wants the lips."""
 _KNOWN_CLOSURE = (0.50, 0.98)
-"""``speech.NET.closure`` where phonemes are known: exact curves reach a full closure, the network's fall short of it."""
+"""``speech.NET.closure`` where phonemes are known: exact curves reach a full closure, the network's do not."""
 _FOLDS = 4
 _INDIFFERENT = 0.06
 """Agreements that differ by less count as equal."""

@@ -129,7 +129,7 @@ def pack(avatar: Avatar, track: Motion, extra: Mapping[str, Any] | None = None) 
 def voice_layout(speech_arrays: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """What the player must know of a speech network, and its arrays' names; None where it cannot run this one.
 
-    The player runs the network of ``gsth.drive`` (dilated causal convolutions, residual) of any width that four divides.
+    The player runs the network of ``gsth.drive`` (dilated causal convolutions, residual), its width a multiple of 4.
     """
     blocks = sum(1 for name in speech_arrays if re.fullmatch(r"net\.blocks\.\d+\.norm\.weight", name))
     dense = ["net.stem.linear", "net.norm", "net.head"]

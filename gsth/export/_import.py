@@ -40,8 +40,8 @@ class ImportConfig:
 def run(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
     """Read a file into an avatar or a prop (a Splats artifact).
 
-    A .glb, a .bin, and a page (folder or .html) that ``gsth export web`` wrote are avatars; a .ply or .spz is a prop or,
-    with ``onto``, an avatar.
+    A .glb, a .bin, and a page (folder or .html) that ``gsth export web`` wrote are avatars; a .ply or .spz is a prop
+    or, with ``onto``, an avatar.
 
     Raises:
         ArtifactError: The .bin or page is damaged or too new.
