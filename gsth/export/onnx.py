@@ -7,8 +7,8 @@ features 2 (k - delay) and 2 (k - delay) + 1: the first ``delay`` steps of a sou
 columns of silence (all ``floor``) to be fed after its end.
 
 speech.json holds ``sample_rate, hop, window, fft, bands, low_hz, high_hz, pre_emphasis, floor_power, centre,
-spread`` of the features, ``floor`` (their value in silence), ``steps_hz``, ``delay`` (steps), ``names`` (of the e expressions),
-``rest`` [e] and ``start`` (the state before a sound, [s]). The web player runs the same arrays by itself.
+spread`` of the features, ``floor`` (their value in silence), ``steps_hz``, ``delay`` (steps), ``names`` (of the e
+expressions), ``rest`` [e] and ``start`` (the state before a sound, [s]). The web player runs the same arrays by itself.
 """
 
 from __future__ import annotations
