@@ -106,10 +106,10 @@ class View:
 
 @dataclass(frozen=True)
 class Import:
-    """Bring a file back in: a .glb of gsth as an avatar, a .ply or .spz as a prop or, with --onto, as an avatar."""
+    """Bring a file back in: a .glb or web page as an avatar, a .ply or .spz as a prop or, with --onto, an avatar."""
 
     file: Positional[Path]
-    """The .glb, .ply or .spz."""
+    """The .glb, .ply or .spz; or a page of the web export: its folder, its avatar.gsth.bin, or the single .html."""
     out: Path
     """Folder to write."""
     config: Annotated[ImportConfig, arg(name="")] = ImportConfig()

@@ -172,7 +172,7 @@ VERBS: Mapping[str, Verb] = {
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
     "eval": Verb("A [--html F] [--json F]", "score an avatar on what it never saw", _eval),
     "export": Verb("A FORMAT --out F", "write an avatar for headsets, browsers, DCC tools and engines", _export),
-    "import": Verb("FILE --out A", "bring a .glb, .ply or .spz back in, as an avatar or a prop", _import),
+    "import": Verb("FILE --out A", "bring a .glb, web page, .ply or .spz back in, as an avatar or a prop", _import),
     "track": Verb("CLIP --out T", "only the tracking, with a report", _track),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
 }
