@@ -32,6 +32,8 @@ RATES = tuple(float(Fraction(r)) for r in ("24000/1001 24 25 30000/1001 30 48 50
 """Frame rates in common use; a measured rate very near one of them means it."""
 CRF = 16
 """x264 quality of written videos: no difference to the eye, a few Mbit/s at 512 x 512."""
+STILLS = (".png", ".jpg", ".jpeg", ".webp")
+EXIF_DESCRIPTION = 0x010E
 GAP_S = 0.04
 """Sound that is missing for longer than this becomes silence, so that what follows stays in time."""
 CODEC_FRAME = 4096
@@ -116,8 +118,9 @@ def write_video(
     sound: NDArray[np.float32] | None = None,
     sound_rate: int = 16000,
     crf: int = CRF,
+    comment: str | None = None,
 ) -> None:
-    """Write H.264 (yuv420p, BT.709) with AAC sound; the file appears when it is whole.
+    """Write H.264 (yuv420p, BT.709) with AAC sound; the file appears when it is whole. Players show ``comment``.
 
     The sound starts with the first picture and is cut, or filled with silence, to the length of the picture.
     Pictures of odd width or height get their last column or row twice, because yuv420p needs even sizes.
@@ -132,6 +135,8 @@ def write_video(
     with whole_file(path) as part, part.open("wb") as file:
         try:
             with av.open(file, "w", format="mp4") as container:
+                if comment is not None:
+                    container.metadata["comment"] = comment
                 _encode(container, path, pictures, Fraction(fps).limit_denominator(1001), sound, sound_rate, crf)
         except av.error.FFmpegError as error:
             # closing after a failed write raises an error of its own over the one that says why
@@ -161,9 +166,31 @@ def read_image(path: Path | str) -> Picture:
         raise InputError(f"{path}: cannot be read as a picture ({error}); wanted PNG, JPEG or another still") from error
 
 
-def write_image(path: Path | str, picture: Picture) -> None:
-    """Write uint8 [h, w], [h, w, 3] or [h, w, 4] in the format of the suffix (PNG is lossless), whole or not at all."""
+def comment(path: Path | str) -> str | None:
+    """The comment in a video or still, as ``write_video`` and ``write_image`` put it there, or None."""
+    from PIL import Image
+
+    path = Path(path)
+    _check_file(path)
+    if path.suffix.lower() in STILLS:
+        try:
+            with Image.open(path) as still:
+                found = still.getexif().get(EXIF_DESCRIPTION)
+        except Exception as error:  # pillow raises anything on damaged files
+            raise InputError(f"{path}: cannot be read as a picture ({error}); wanted a whole one") from error
+    else:
+        with _reading(path) as container:
+            found = container.metadata.get("comment")
+    return str(found) if found else None
+
+
+def write_image(path: Path | str, picture: Picture, comment: str | None = None) -> None:
+    """Write uint8 [h, w], [h, w, 3] or [h, w, 4] in the format of the suffix (PNG is lossless), whole or not at all.
+
+    ``comment`` goes into the EXIF description.
+    """
     import imageio.v3 as iio
+    from PIL import Image
 
     path = Path(path)
     if (
@@ -175,9 +202,13 @@ def write_image(path: Path | str, picture: Picture) -> None:
             f"{path}: want uint8 [h, w], [h, w, 3] or [h, w, 4], got {picture.dtype} {list(picture.shape)}"
         )
     suffix = path.suffix.lower()
-    if suffix not in (".png", ".jpg", ".jpeg", ".webp"):
+    if suffix not in STILLS:
         raise InputError(f"{path}: stills are written as .png, .jpg or .webp, not {suffix!r}")
     options: dict[str, Any] = {"quality": 95} if suffix != ".png" else {}
+    if comment is not None:
+        exif = Image.Exif()
+        exif[EXIF_DESCRIPTION] = comment
+        options["exif"] = exif.tobytes()
     with whole_file(path) as part:
         iio.imwrite(part, picture, plugin="pillow", extension=suffix, **options)
 
