@@ -2,8 +2,9 @@
 
     python benchmarks/ablation.py me.mp4            # table; writes benchmarks/results/ablation.json
 
-Every variant shares one track; scores are means over the held-out frames with their landmark motion alone (what a
-variant learned, not what refinement mends) and with refined motion.
+Every variant shares one track. Pictures are scored with the landmark motion of the held-out frames alone (what a
+variant learned, not what refinement mends) and with refined motion, lips also with expressions from the clip's sound:
+distance of lip landmarks, correlation of the mouth's opening with the real one, and its span.
 """
 
 from __future__ import annotations
@@ -15,68 +16,87 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from gsth import artifacts, avatar, media, metrics, render, track
+from gsth import artifacts, avatar, drive, evaluate, media, pipeline, track
+from gsth.audio import RATE
 from gsth.avatar import Avatar, AvatarConfig, LossWeights
-from gsth.types import Motion, Track
+from gsth.types import Track
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
-BASE = AvatarConfig(steps=1500, splats=12_000, max_splats=18_000)
+BASE = AvatarConfig(steps=1500, splats=12_000, max_splats=18_000, coarse_until=0.3)
 VARIANTS = {
     "as shipped": BASE,
+    "field attention": replace(BASE, field="attention"),
+    "field region": replace(BASE, field="region"),
     "no correctives": replace(BASE, correctives=0),
-    "6 correctives": replace(BASE, correctives=6),
     "20 correctives": replace(BASE, correctives=20),
-    "correctives almost free": replace(BASE, loss=LossWeights(corrective=0.02)),
-    "fixed number of splats": replace(BASE, density=replace(BASE.density, every=0)),
-    "no matte loss": replace(BASE, loss=LossWeights(matte=0.0)),
+    "no completion, no priors": replace(BASE, settle=1.0, loss=LossWeights(height=0, needle=0, lent=0)),
+    "no matte loss": replace(BASE, loss=LossWeights(matte=0)),
 }
+COLUMNS = {
+    "full": "landmark_track.psnr_db",
+    "face": "landmark_track.face_psnr_db",
+    "mouth": "landmark_track.mouth_psnr_db",
+    "full ref.": "psnr_db",
+    "face ref.": "face_psnr_db",
+    "mouth ref.": "mouth_psnr_db",
+    "lips %": "lips_pct_iod",
+    "heard %": "audio.lips_pct_iod",
+    "heard r": "audio.lip_correlation",
+    "heard span": "audio.lip_ratio",
+}
+"""Titles of the table and the figures under them: dB, or % of the inter-ocular distance."""
 
 
-def scores(made: Avatar, pictures: Track, motion: Motion) -> dict[str, float]:
-    """Mean PSNR over the whole picture and inside the face's bounds, held-out frames."""
-    full, face = [], []
-    w, h = made.cameras.width, made.cameras.height
-    for t in range(made.source.train_frames, len(motion)):
-        with torch.no_grad():
-            drawn = render.render(made.pose(motion[t]), made.cameras, background=made.background())
-        picture = (drawn.rgb[0].clamp(0, 1) * 255).round().byte().numpy()
-        box = metrics.face_box(made.source.landmarks_px[t].double().numpy(), w, h)
-        full.append(metrics.psnr(picture, pictures.images[t]))
-        if box is not None:
-            face.append(metrics.psnr(metrics.cut(picture, box), metrics.cut(pictures.images[t], box)))
-    return {"psnr_db": sum(full) / len(full), "face_psnr_db": sum(face) / len(face)}
+def scores(folder: Path, driven: Literal["track", "audio"]) -> dict[str, float]:
+    """What ``gsth eval`` says of an avatar."""
+    *_, done = evaluate.run(folder, evaluate.EvalConfig(driven=driven))
+    return dict(done.values)
+
+
+def trained(tracked: Track, config: AvatarConfig, work: Path, count: int) -> dict[str, float]:
+    """Figures of one variant."""
+    began = time.perf_counter()
+    *_, done = avatar.train(tracked, config, work, count)
+    seconds = time.perf_counter() - began
+    values = {"seconds": seconds}
+    clip = tracked.clip
+    if clip.wav is not None:
+        made = Avatar.load(done.path)
+        replace(made, speech=drive.fit_speech(made, media.sound(clip.wav, RATE))).save(done.path)
+        values |= {f"audio.{name}": value for name, value in scores(done.path, "audio").items()}
+    return values | scores(done.path, "track")
 
 
 def main() -> None:
     """Run all variants."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    rows = {}
+    args.out.parent.mkdir(exist_ok=True)
+    rows: dict[str, dict[str, float]] = {}
+    about = {"clip": args.clip.name, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+    about |= {"threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as scratch:
         config = track.TrackConfig(size=256, report=False)
         for _ in track.track(media.probe(args.clip), config, Path(scratch) / "track"):
             pass
         tracked = artifacts.load(Track, Path(scratch) / "track")
+        if tracked.clip.wav is not None:
+            tracked = pipeline.heard(tracked)
         count = config.train_frames(len(tracked.frame_ids))
-        print(f"{'':<26}{'full dB':>10}{'face dB':>10}{'refined':>10}{'face':>10}{'s':>8}")
+        print(f"{'':<26}" + "".join(f"{title:>11}" for title in COLUMNS) + f"{'s':>8}")
         for name, variant in VARIANTS.items():
-            began = time.perf_counter()
-            *_, done = avatar.train(tracked, variant, Path(scratch) / name.replace(" ", "_"), count)
-            seconds = time.perf_counter() - began
-            made = Avatar.load(done.path)
-            by_landmarks = scores(made, tracked, made.landmark_motion or made.motion)
-            refined = scores(made, tracked, made.motion)
-            rows[name] = {"landmark_track": by_landmarks, "refined": refined, "seconds": seconds}
-            cells = (*by_landmarks.values(), *refined.values())
-            print(f"{name:<26}" + "".join(f"{c:>10.2f}" for c in cells) + f"{seconds:>8.0f}", flush=True)
-    about = {"clip": args.clip.name, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps({**about, "threads": torch.get_num_threads(), "rows": rows}, indent=1) + "\n")
+            values = trained(tracked, variant, Path(scratch) / name.replace(" ", "_"), count)
+            rows[name] = values
+            cells = (values.get(key) for key in COLUMNS.values())
+            text = "".join(f"{'-':>11}" if c is None else f"{c:>11.2f}" for c in cells)
+            print(f"{name:<26}{text}{values['seconds']:>8.0f}", flush=True)
+            args.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

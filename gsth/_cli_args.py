@@ -6,17 +6,23 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import Positional, arg
 
+from gsth.drive import Manner
 from gsth.evaluate import EvalConfig
 from gsth.export import ImportConfig, SlimConfig
+from gsth.provenance import StampConfig
 from gsth.serve.app import ViewConfig
 from gsth.track import TrackConfig
 
 T = TypeVar("T")
+CONSENT_HELP = (
+    "That the person who is shown agreed to this avatar: a statement, or a text file that holds it. It is kept in the "
+    "avatar and goes along with every export. Without it, one line is asked for on a terminal."
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,41 @@ class Track:
 
 @dataclass(frozen=True)
 class Drive:
-    """Make an avatar speak, or move as a motion file says, and write the video. Give exactly one of both."""
+    """Make an avatar speak or move, and write the video. Give exactly one of --audio, --text, --text-file, --script,
+    --video, --webcam and --motion."""
 
-    avatar: Positional[Path]
-    """Folder that gsth train wrote."""
     out: Path
     """Video to write, .mp4."""
+    avatar: Annotated[Positional[Path | None], arg(metavar="AVATAR")] = None
+    """Folder that gsth train wrote; a script names its own."""
     audio: Path | None = None
     """Speech: a wav, or any file with sound."""
+    text: str | None = None
+    """Speech from text. [0.5s] is a pause, *word* is emphasis; SSML's break, emphasis and prosody work too."""
+    text_file: Path | None = None
+    """Speech from a text file."""
+    script: Path | None = None
+    """A conversation: YAML with speakers (each an avatar and a voice) and lines; see docs/driving.md."""
+    video: Path | None = None
+    """Reenact: a video of another person, or its track."""
+    webcam: str | None = None
+    """Live: number of a camera, or a video file in its place."""
     motion: Path | None = None
-    """A Motion artifact."""
+    """A Motion artifact, Live Link Face CSV, 52-weight JSON, or npz."""
+    voice: str | None = None
+    """For text: an espeak-ng voice (en-gb+f3; f3 with --lang), hibari, or the file of a Piper voice."""
+    lang: str | None = None
+    """For text: language code, for example en, de, zh."""
+    pose: Literal["relative", "absolute", "none"] = "relative"
+    """For video and webcam: head pose, relative to the mean, absolute, or the avatar's own."""
+    gain: float = 1.0
+    """For video and webcam: factor on the expressions, 0 to 2."""
+    seconds: float = 10.0
+    """For webcam: how long."""
+    curves: Path | None = None
+    """Write the motion as a CSV too, to edit it and give it back as --motion."""
+    manner: Annotated[Manner, arg(name="")] = Manner()
+    stamp: Annotated[StampConfig, arg(name="")] = StampConfig()
 
 
 @dataclass(frozen=True)
@@ -94,6 +125,17 @@ class Import:
 class Doctor:
     """Say what runs on this machine, and how to get what does not."""
 
+    licences: bool = False
+    """Instead: what gsth ships and finds installed, under which licence, and what follows."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Say in plain words what a picture, a video or an avatar carries of where it comes from."""
+
+    file: Positional[Path]
+    """An .mp4, .png, .jpg or .webp, or an avatar's folder."""
+
 
 def train() -> type[Any]:
     """The arguments of ``gsth train``: its presets are files, so the class can only be made once they are read."""
@@ -105,6 +147,7 @@ def train() -> type[Any]:
     fields: list[Any] = [
         ("clip", Annotated[Positional[Path], arg(help="Video of one person facing the camera.")]),
         ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")]),
+        ("consent", Annotated[str | None, arg(help=CONSENT_HELP)], None),
         ("preset", Annotated[preset, arg(name="")], dataclasses.field(default=choices["standard"])),
     ]
     made = dataclasses.make_dataclass("Train", fields, frozen=True)

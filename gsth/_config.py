@@ -36,11 +36,11 @@ def read(cls: type[T], path: Path) -> T:
         values = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read as YAML: {error}") from error
-    return _filled(cls, values, str(path))
+    return filled(cls, values, str(path))
 
 
-def _filled(cls: Any, values: Any, where: str) -> Any:
-    """An instance of the dataclass ``cls``; ``where`` names the file and the keys so far."""
+def filled(cls: Any, values: Any, where: str) -> Any:
+    """An instance of the dataclass ``cls`` from plain values; ``where`` names the file and the keys so far."""
     if not isinstance(values, Mapping):
         raise InputError(f"{where}: want the settings of {cls.__name__} as key: value, got {values!r}")
     hints = typing.get_type_hints(cls)
@@ -51,7 +51,7 @@ def _filled(cls: Any, values: Any, where: str) -> Any:
     for key, value in values.items():
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
-            made[key] = _filled(hint, value, f"{where}: {key}")
+            made[key] = filled(hint, value, f"{where}: {key}")
         else:
             made[key] = _checked(hint, value, f"{where}: {key}")
     return cls(**made)
@@ -59,7 +59,7 @@ def _filled(cls: Any, values: Any, where: str) -> Any:
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
     """A plain value, of the type that its field declares (an int serves as float, a list as tuple)."""
-    allowed = typing.get_args(hint) if typing.get_origin(hint) not in (tuple, typing.Literal) else (hint,)
+    allowed = typing.get_args(hint) if typing.get_origin(hint) not in (tuple, dict, typing.Literal) else (hint,)
     for kind in allowed or (hint,):
         origin = typing.get_origin(kind) or kind
         if origin is typing.Literal and value in typing.get_args(kind):

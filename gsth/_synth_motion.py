@@ -12,15 +12,17 @@ from gsth.head import HeadModel
 from gsth.speech import Phoneme
 from gsth.types import Motion
 
-_YAW, _PITCH, _ROLL = np.radians((20.0, 8.0, 5.0))
-"""Largest turns of the head, rad."""
+_PITCH, _ROLL = np.radians((8.0, 5.0))
+"""Largest nods and tilts of the head, rad."""
 _NECK_SHARE = 0.35
 PLACE_M = (0.0, 0.085, 1.10)
 """Where the model's origin stands in the camera's frame."""
 
 
-def perform(head: HeadModel, phonemes: Sequence[Phoneme], fps: float, frames: int, seed: int) -> Motion:
-    """An actor who says the phonemes, in front of a camera at the world's origin.
+def perform(
+    head: HeadModel, phonemes: Sequence[Phoneme], fps: float, frames: int, seed: int, turn_deg: float
+) -> Motion:
+    """An actor who says the phonemes, in front of a camera at the world's origin; ``turn_deg`` is the largest yaw.
 
     Returns:
         Motion of ``frames`` frames; frame i shows the time (i + 0.5) / fps.
@@ -29,7 +31,7 @@ def perform(head: HeadModel, phonemes: Sequence[Phoneme], fps: float, frames: in
     times = (np.arange(frames) + 0.5) / fps
     beats = _beats(phonemes, rng)
     emphasis = _bumps(times, beats, 0.11)
-    yaw, pitch, roll = (limit * _wander(times, rng) for limit in (_YAW, _PITCH, _ROLL))
+    yaw, pitch, roll = (limit * _wander(times, rng) for limit in (np.radians(turn_deg), _PITCH, _ROLL))
     # A stress comes with a small nod, which must not take the pitch past its limit.
     pitch = np.clip(pitch + np.radians(1.5) * emphasis, -_PITCH, _PITCH)
     turn = torch.from_numpy(np.stack((pitch, yaw, roll), 1)).float()

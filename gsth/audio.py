@@ -184,3 +184,20 @@ def log_mel(
     power = columns(padded)
     features = normalise(power, level) if math.isfinite(level) else torch.full_like(power, FLOOR_FEATURE)
     return features if fps == COLUMNS_HZ else per_picture(features, fps, frames_of(len(tensor), fps))
+
+
+def settings() -> dict[str, float]:
+    """All numbers that define the features, for code in other languages that must make the same."""
+    return {
+        "sample_rate": RATE,
+        "hop": HOP,
+        "window": WINDOW,
+        "fft": _FFT,
+        "bands": BANDS,
+        "low_hz": _LOW_HZ,
+        "high_hz": _HIGH_HZ,
+        "pre_emphasis": _PRE_EMPHASIS,
+        "floor_power": _FLOOR,
+        "centre": _CENTRE,
+        "spread": _SPREAD,
+    }

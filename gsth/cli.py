@@ -39,7 +39,10 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
     args: Any = _cli_args.parse("train", _cli_args.train(), argv)
-    return pipeline.train(args.clip, args.out, args.preset)
+    from gsth import provenance
+
+    ask = input if sys.stdin.isatty() and sys.stdout.isatty() else None
+    return pipeline.train(args.clip, args.out, args.preset, provenance.consent_from(args.consent, ask))
 
 
 def _track(argv: Argv) -> Iterator[Event]:
@@ -52,16 +55,53 @@ def _track(argv: Argv) -> Iterator[Event]:
 
 
 def _drive(argv: Argv) -> Iterator[Event]:
-    from gsth import _cli_args, pipeline, registry
+    from gsth import _cli_args, pipeline
 
     args = _cli_args.parse("drive", _cli_args.Drive, argv)
-    if (args.audio is None) == (args.motion is None):
-        raise InputError("gsth drive: give exactly one of --audio WAV and --motion FOLDER")
-    if args.audio is not None:
-        driver = registry.plugin("drive", "audio")(wav=args.audio)
-    else:
-        driver = registry.plugin("drive", "motion")(args.motion)
-    return pipeline.drive(args.avatar, driver, args.out)
+    sources = ("audio", "text", "text_file", "script", "video", "webcam", "motion")
+    given = [name for name in sources if getattr(args, name) is not None]
+    if len(given) != 1:
+        options = ", ".join("--" + name.replace("_", "-") for name in sources)
+        raise InputError(f"gsth drive: give exactly one of {options}")
+    if (args.avatar is None) != (given[0] == "script"):
+        raise InputError("gsth drive: give an avatar, and none with --script, which names its own")
+    _check_drive(given[0], args)
+    if args.script is not None:
+        return pipeline.converse(args.script, args.out, args.stamp)
+    return pipeline.drive(args.avatar, _driver(given[0], args), args.out, args.curves, args.stamp)
+
+
+def _check_drive(source: str, args: Any) -> None:
+    """Refuse what the source would not look at: a setting that does nothing would be taken for a defect."""
+    from gsth.drive import Manner
+
+    spoken = source in ("text", "text_file")
+    unused = {
+        "--voice and --lang": (args.voice or args.lang) and not spoken,
+        "--emotion, --seed, --expressiveness and --idle": args.manner != Manner() and not spoken and source != "audio",
+        "--pose and --gain": (args.pose, args.gain) != ("relative", 1.0) and source not in ("video", "webcam"),
+        "--curves": args.curves and source == "script",
+    }
+    if wrong := [name for name, given in unused.items() if given]:
+        more = "; a script says it per speaker" if source == "script" else ""
+        raise InputError(f"gsth drive: {wrong[0]} have no meaning with --{source.replace('_', '-')}{more}")
+
+
+def _driver(source: str, args: Any) -> Any:
+    """The config of the driver that the arguments name."""
+    from gsth import registry
+    from gsth.drive import text
+
+    if source == "audio":
+        return registry.plugin("drive", "audio")(args.audio, args.manner)
+    if source in ("text", "text_file"):
+        words = args.text if source == "text" else text.read(args.text_file)
+        return text.Config(words, args.voice, args.lang, args.manner)
+    if source == "video":
+        return registry.plugin("drive", "video")(args.video, args.pose, args.gain)
+    if source == "webcam":
+        return registry.plugin("drive", "webcam")(args.webcam, args.seconds, args.pose, args.gain)
+    return registry.plugin("drive", "motion")(args.motion)
 
 
 def _eval(argv: Argv) -> Iterator[Event]:
@@ -104,10 +144,17 @@ def _import(argv: Argv) -> Iterator[Event]:
 def _doctor(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args
 
-    _cli_args.parse("doctor", _cli_args.Doctor, argv)
+    args = _cli_args.parse("doctor", _cli_args.Doctor, argv)
     from gsth import doctor  # only now: it brings torch
 
-    yield Notice(doctor.table(doctor.check()))
+    yield Notice(doctor.licences() if args.licences else doctor.table(doctor.check()))
+
+
+def _verify(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args, provenance
+
+    args = _cli_args.parse("verify", _cli_args.Verify, argv)
+    yield from map(Notice, provenance.verify(args.file))
 
 
 @dataclass(frozen=True)
@@ -123,13 +170,16 @@ class Verb:
 
 VERBS: Mapping[str, Verb] = {
     "demo": Verb("[--out DIR]", "the whole road on a synthetic actor, without any video of yours", _demo, resumes=True),
-    "train": Verb("CLIP --out A [quick|standard]", "make an avatar from a video of a person", _train, resumes=True),
-    "drive": Verb("A --audio WAV --out V.mp4", "make an avatar speak (or --motion FOLDER)", _drive),
+    "train": Verb(
+        "CLIP --out A [quick|standard|high]", "make an avatar from a video of a person", _train, resumes=True
+    ),
+    "drive": Verb("A --text T --out V.mp4", "make an avatar speak (or --audio, --video, --motion, --script)", _drive),
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
     "eval": Verb("A [--html F] [--json F]", "score an avatar on what it never saw", _eval),
     "export": Verb("A FORMAT --out F", "write an avatar for headsets, browsers, DCC tools and engines", _export),
     "import": Verb("FILE --out A", "bring a .glb, .ply or .spz back in, as an avatar or a prop", _import),
     "track": Verb("CLIP --out T", "only the tracking, with a report", _track),
+    "verify": Verb("FILE", "what a picture, video or avatar says of where it comes from", _verify),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
 }
 

@@ -108,7 +108,7 @@ def sound(path: Path | str, rate: int = 16000) -> NDArray[np.float32]:
         samples, source_rate = _mono(container, origin)
     if samples.size == 0:
         raise InputError(f"{path}: its sound is empty")
-    return _resampled(samples, source_rate, rate)
+    return resampled(samples, source_rate, rate)
 
 
 def write_video(
@@ -368,7 +368,8 @@ def _mono(container: Any, origin: float) -> tuple[NDArray[np.float32], int]:
     return samples, rate
 
 
-def _resampled(samples: NDArray[np.float32], source_rate: int, rate: int) -> NDArray[np.float32]:
+def resampled(samples: NDArray[np.float32], source_rate: int, rate: int) -> NDArray[np.float32]:
+    """Mono samples at another rate, Hz; as long as before to within a sample."""
     if source_rate == rate:
         return samples
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)

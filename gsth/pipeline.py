@@ -6,18 +6,21 @@ import json
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsth.avatar._config import AvatarConfig
 from gsth.errors import InputError
+from gsth.provenance import StampConfig
 from gsth.track._config import TrackConfig
 from gsth.types import Done, Event, Notice, Saved, Step
 
 if TYPE_CHECKING:
     from gsth.avatar import Avatar
+    from gsth.drive import Sound
+    from gsth.provenance import Consent
     from gsth.types import Clip, Motion, Track
 
 SOUND_RATE = 48_000
@@ -37,8 +40,14 @@ def work_folder(out: Path) -> Path:
     return out.with_name(out.name + ".work")
 
 
-def train(clip_path: Path, out: Path, config: TrainConfig) -> Iterator[Event]:
+def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent) -> Iterator[Event]:
     """Make the avatar artifact ``out`` from a video; goes on where a killed run stopped.
+
+    Args:
+        clip_path: Video of one person.
+        out: The avatar.
+        config: How to track and train.
+        consent: That the person agreed; recorded in the avatar (``gsth.provenance.SYNTHETIC`` for gsth's own actor).
 
     Raises:
         InputError: The video cannot be used, or ``out`` is something else than an avatar.
@@ -52,7 +61,7 @@ def train(clip_path: Path, out: Path, config: TrainConfig) -> Iterator[Event]:
         yield from _tracked(clip, work / "track", config.track)
         trained = work / "train" / "avatar"
         yield from _trained(work, config, trained)
-        yield from _finished(trained, out)
+        yield from _finished(trained, out, consent)
     shutil.rmtree(work)
     yield from _scored(out)
 
@@ -78,15 +87,32 @@ def _trained(work: Path, config: TrainConfig, trained: Path) -> Iterator[Event]:
     from gsth.types import Track
 
     track: Track = artifacts.load(Track, work / "track")
+    if config.avatar.field != "none":
+        track = heard(track)
     count = config.track.train_frames(len(track.frame_ids))
     for event in avatar.train(track, config.avatar, trained.parent, count):
         if not isinstance(event, Done):
             yield event
 
 
-def _finished(trained: Path, out: Path) -> Iterator[Event]:
-    """Add the person's speech network and write the artifact."""
-    from gsth import media
+def heard(track: Track) -> Track:
+    """The track with what is heard in each frame, for the audio field.
+
+    Raises:
+        InputError: The clip has no sound.
+    """
+    from gsth import audio, drive, media
+
+    clip = track.clip
+    if clip.wav is None:
+        raise InputError(f"{clip.path}: has no sound for an audio field to learn from; train with field none")
+    features = drive.hear(media.sound(clip.wav, audio.RATE), clip.fps, clip.frames)
+    return track.replace(motion=track.motion.replace(audio=features[track.frame_ids]))
+
+
+def _finished(trained: Path, out: Path, consent: Consent) -> Iterator[Event]:
+    """Add the person's speech network, consent and licences, and write the artifact."""
+    from gsth import media, provenance
     from gsth.avatar import Avatar
     from gsth.drive import SpeechConfig, describe, fit_speech
 
@@ -100,7 +126,9 @@ def _finished(trained: Path, out: Path) -> Iterator[Event]:
         made = replace(made, speech=weights)
         yield Notice(describe(weights))
         yield Step("speech", 1, 1)
-    made.save(out)
+    meta = provenance.record(made.meta, consent, made.source.sha256)
+    meta["licences"] = [asdict(part) for part in provenance.licences_of(made.head.id.name, bool(made.speech))]
+    replace(made, meta=meta).save(out)
     yield Saved(out)
 
 
@@ -111,34 +139,83 @@ def _scored(out: Path) -> Iterator[Event]:
         yield Done(out, event.values) if isinstance(event, Done) else event
 
 
-def drive(avatar_path: Path, driver: Any, out: Path) -> Iterator[Event]:
+def drive(
+    avatar_path: Path, driver: Any, out: Path, curves: Path | None = None, stamp: StampConfig = StampConfig()
+) -> Iterator[Event]:
     """Render a driven avatar from its training camera into a video with sound.
 
     Args:
+        avatar_path: The avatar artifact.
         driver: A driver's ``Config``, for example ``gsth.drive.audio.Config(wav=...)``.
+        out: The video, .mp4.
+        curves: Where to write the motion as a CSV that ``gsth.drive.motion`` reads again; None: nowhere.
+        stamp: What the video carries of where it comes from.
     """
+    from gsth import provenance
     from gsth.avatar import Avatar
-    from gsth.drive import offline
+    from gsth.drive import offline, save_curves
 
+    _check_video(out)
+    provenance.check(stamp)
     made = Avatar.load(avatar_path)
-    motion = offline(driver.build(made))
-    yield from film(made, motion, getattr(driver, "wav", None), out)
+    moved = driver.build(made)
+    motion = offline(moved)
+    if curves is not None:
+        save_curves(motion, made, curves)
+        yield Saved(curves)
+    yield from film([(made, motion)], moved.sound, out, stamp)
     yield Done(out, {"frames": float(len(motion)), "seconds": len(motion) / motion.fps})
 
 
-def film(made: Avatar, motion: Motion, wav: Path | None, out: Path) -> Iterator[Event]:
-    """Render every frame of a motion from the training camera and write the video, with the sound of ``wav``."""
-    from gsth import media
+def converse(script_path: Path, out: Path, stamp: StampConfig = StampConfig()) -> Iterator[Event]:
+    """Render the avatars of a script file side by side, in the order of its speakers, with their sound."""
+    from gsth import provenance
+    from gsth.avatar import Avatar
+    from gsth.drive import offline, script
 
+    _check_video(out)
+    provenance.check(stamp)
+    play = script.read(script_path)
+    avatars = {name: Avatar.load(role.avatar) for name, role in play.roles.items()}
+    fps = max(made.motion.fps for made in avatars.values())
+    avatars = {n: replace(made, motion=made.motion.replace(fps=fps)) for n, made in avatars.items()}
+    drivers, sound = script.perform(play, avatars)
+    cast = [(avatars[n], offline(driver)) for n, driver in drivers.items()]
+    yield from film(cast, sound, out, stamp)
+    yield Done(out, {"frames": float(len(cast[0][1])), "seconds": len(cast[0][1]) / fps})
+
+
+def _check_video(out: Path) -> None:
     if out.suffix.lower() != ".mp4":
         raise InputError(f"{out}: the video is written as .mp4, give it that ending")
-    sound = None if wav is None else media.sound(wav, SOUND_RATE)
+
+
+def film(
+    cast: Sequence[tuple[Avatar, Motion]], sound: Sound | None, out: Path, stamp: StampConfig
+) -> Iterator[Event]:
+    """Render every frame of motions of one length and rate, each avatar from its training camera, side by side."""
+    from gsth import provenance
+
+    who = provenance.about([made.meta for made, _ in cast])
+    motion = cast[0][1]
     total = len(motion)
-    pictures = _pictures(made, motion)
-    with _Encoder(lambda frames: media.write_video(out, frames, motion.fps, sound, SOUND_RATE)) as encoder:
-        for done, picture in enumerate(pictures, 1):
-            encoder.put(picture)
+    heard = (None, SOUND_RATE) if sound is None else (sound.samples, sound.rate)
+    with _Encoder(lambda frames: provenance.write_video(out, frames, motion.fps, heard, who, stamp)) as encoder:
+        for done, pictures in enumerate(zip(*(_pictures(*one) for one in cast), strict=True), 1):
+            encoder.put(_beside(pictures))
             yield Step("render", done, total)
+
+
+def _beside(pictures: Sequence[Any]) -> Any:
+    """Pictures uint8 [h w 3] next to each other, as high as the highest; lower ones stand in the middle on black."""
+    import numpy as np
+
+    height = max(p.shape[0] for p in pictures)
+    padded = []
+    for p in pictures:
+        above = (height - p.shape[0]) // 2
+        padded.append(np.pad(p, ((above, height - p.shape[0] - above), (0, 0), (0, 0))))
+    return np.concatenate(padded, 1)
 
 
 def _pictures(made: Avatar, motion: Motion) -> Iterator[Any]:
@@ -210,18 +287,19 @@ def demo(out: Path) -> Iterator[Event]:
     Writes ``actor.mp4``, ``actor.avatar/``, ``hello.wav`` and ``demo.mp4`` into ``out``; what is there already and
     whole is kept, so an interrupted demo goes on.
     """
-    from gsth import artifacts, evaluate, media, speech, synth
+    from gsth import artifacts, evaluate, media, provenance, speech, synth
     from gsth._config import presets
     from gsth.avatar import Avatar
     from gsth.drive import audio
 
     clip, avatar_path, wav, video = (out / n for n in ("actor.mp4", "actor.avatar", "hello.wav", "demo.mp4"))
+    provenance.check(StampConfig())
     out.mkdir(parents=True, exist_ok=True)
     if not clip.exists():
         yield from (e for e in synth.film(synth.SynthConfig(), clip) if not isinstance(e, Done))
     scores: dict[str, float] = {}
     if not artifacts.is_kind(avatar_path, "avatar"):
-        for event in train(clip, avatar_path, presets(TrainConfig, "train")["quick"]):
+        for event in train(clip, avatar_path, presets(TrainConfig, "train")["quick"], provenance.SYNTHETIC):
             scores = event.values if isinstance(event, Done) else scores
             if not isinstance(event, Done):
                 yield event

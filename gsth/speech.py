@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import re
 import sys
 import threading
 import unicodedata
@@ -104,6 +105,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 _SYNCHRONOUS = 2
 _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 1, 2, 0x8000
 _UTF8, _END_PAUSE = 1, 0x1000
+_IPA_UNDERSCORED = 2 | ord("_") << 8
 _EVENT_END, _EVENT_PHONEME = 0, 7
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _lock = threading.Lock()
@@ -232,6 +234,35 @@ def synthesize(text: str, voice: str = "en-us", rate_wpm: int = 160, pitch: int 
         raise InputError(f"nothing to say in the text {text[:60]!r}; want at least one word that {voice} can read")
     samples = np.concatenate(chunks).astype(np.float32) / 32768
     return Utterance(samples, rate, _segments(marks, len(samples), rate))
+
+
+PAUSES = ",.;:!?"
+"""Marks at which a voice may pause."""
+
+
+def read_aloud(text: str, voice: str = "en-us") -> list[str]:
+    """The IPA symbols of a text as espeak-ng reads it, " " between words, and each mark of ``PAUSES`` as itself.
+
+    Raises:
+        InputError: An unknown voice.
+        MissingExtraError: espeakng-loader is not installed.
+    """
+    voice_file = _voice_file(voice)
+    out: list[str] = []
+    with _espeak() as (lib, _):
+        if lib.espeak_SetVoiceByName(voice_file.encode()) != 0:
+            raise InputError(f"espeak-ng cannot load the voice {voice!r} ({voice_file})")
+        lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        for part in re.split(rf"([{re.escape(PAUSES)}]+)(?=\s|$)", text):
+            if part and part[0] in PAUSES:
+                out.append(part[0])
+                continue
+            left = ctypes.c_char_p(part.replace("\0", " ").encode())
+            while left.value:
+                said = lib.espeak_TextToPhonemes(ctypes.byref(left), _UTF8, _IPA_UNDERSCORED).decode()
+                for word in said.split():
+                    out += [*([" "] if out and out[-1] not in PAUSES else []), *filter(None, word.split("_"))]
+    return out
 
 
 def _segments(marks: Sequence[tuple[str, int]], samples: int, rate: int) -> tuple[Phoneme, ...]:

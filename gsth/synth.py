@@ -52,6 +52,8 @@ class SynthConfig:
     """Frame rate, Hz."""
     size: int = 512
     """Width and height, px."""
+    turn_deg: float = 20.0
+    """How far the head turns to either side, degrees."""
     text: str = _TEXT
     """What to say; said again until the clip is full, and cut at its end."""
     voice: str = "en-us+m3"
@@ -157,7 +159,7 @@ def actor(config: SynthConfig | None = None) -> Actor:
     frames = max(round(config.seconds * config.fps), 1)
     sound, rate, phonemes = _speech(config, frames / config.fps)
     identity = _person(head, config.seed)
-    motion = _synth_motion.perform(head, phonemes, config.fps, frames, config.seed)
+    motion = _synth_motion.perform(head, phonemes, config.fps, frames, config.seed, config.turn_deg)
     cameras = _camera(config.size)
     points = _landmarks(head, identity, motion)
     truth = Truth(

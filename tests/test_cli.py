@@ -71,7 +71,11 @@ def test_unknown_verb_is_guessed() -> None:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["train", "absent.mp4", "--out", "{tmp}/a"], "absent.mp4: there is no such file"),
+        (["train", "absent.mp4", "--out", "{tmp}/a"], "--consent"),
+        (["train", "absent.mp4", "--out", "{tmp}/a", "--consent", ""], "consent statement must be"),
+        (["train", "absent.mp4", "--out", "{tmp}/a", "--consent", "I am"], "absent.mp4: there is no such file"),
+        (["verify", "{tmp}/a.mp4"], "a.mp4: there is no such file"),
+        (["verify", "{tmp}/a.txt"], "wanted an avatar's folder or a file"),
         (["track", "absent.mp4", "--out", "{tmp}/a"], "absent.mp4: there is no such file"),
         (["eval", "{tmp}"], "is not a avatar|not an avatar"),
         (["eval"], "give one of AVATAR, --compare A B and --frames-of X"),
@@ -85,6 +89,12 @@ def test_unknown_verb_is_guessed() -> None:
         (["view", "{tmp}/absent"], "there is no such avatar"),
         (["drive", "{tmp}", "--out", "{tmp}/v.mp4"], "exactly one of"),
         (["drive", "{tmp}", "--out", "{tmp}/v.mp4", "--audio", "a.wav", "--motion", "m"], "exactly one of"),
+        (["drive", "--out", "{tmp}/v.mp4", "--text", "Hi"], "give an avatar"),
+        (["drive", "{tmp}", "--out", "{tmp}/v.mp4", "--script", "s.yaml"], "names its own"),
+        (["drive", "{tmp}", "--out", "{tmp}/v.mp4", "--audio", "a.wav", "--lang", "de"], "no meaning with --audio"),
+        (["drive", "{tmp}", "--out", "{tmp}/v.mp4", "--motion", "m", "--emotion", "sad"], "no meaning with --motion"),
+        (["drive", "--out", "{tmp}/v.mp4", "--script", "s.yaml", "--curves", "c.csv"], "no meaning with --script"),
+        (["drive", "--out", "{tmp}/v.mp4", "--script", "absent.yaml"], "cannot be read"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(tmp_path: Path, argv: Sequence[str], reason: str) -> None:
@@ -104,12 +114,12 @@ def test_presets_and_their_settings_reach_the_pipeline(monkeypatch: pytest.Monke
     from gsth import pipeline
 
     got = []
-    monkeypatch.setattr(pipeline, "train", lambda clip, out, config: iter(got.append((clip, out, config)) or ()))
+    monkeypatch.setattr(pipeline, "train", lambda clip, out, config, consent: iter(got.append((clip, out, consent, config)) or ()))
     presets = _config.presets(pipeline.TrainConfig, "train")
     assert set(presets) >= {"quick", "standard"}
     for argv in (["standard"], [], ["quick"], ["quick", "--avatar.steps", "7", "--track.size", "128"]):
-        assert cli.run(["train", "me.mp4", "--out", "me.avatar", *argv]) == 0
-    assert all(clip == Path("me.mp4") and out == Path("me.avatar") for clip, out, _ in got)
+        assert cli.run(["train", "me.mp4", "--out", "me.avatar", "--consent", "I am me", *argv]) == 0
+    assert all(clip == Path("me.mp4") and out == Path("me.avatar") and said.statement == "I am me" for clip, out, said, _ in got)
     configs = [config for *_, config in got]
     assert configs[:3] == [presets["standard"], presets["standard"], presets["quick"]]
     assert (configs[3].avatar.steps, configs[3].track.size) == (7, 128)

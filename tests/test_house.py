@@ -20,7 +20,7 @@ FLOORS = (
     "errors",
     "types math3d",
     "media audio artifacts registry metrics speech _config",
-    "head render datasets provenance",
+    "head render datasets voice provenance",
     "track avatar synth",
     "drive export",
     "evaluate serve batch plugins",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gsth import artifacts, head, math3d, media, render
+from gsth.avatar._field import Field, Listeners
 from gsth.errors import ArtifactError, InputError
 from gsth.head import HeadModel, ShapedHead
 from gsth.head._embedded import from_arrays as head_from_arrays
@@ -71,6 +73,20 @@ def motion_features(motion: Motion) -> Tensor:
     return torch.cat((motion.expr, turns.flatten(1)), 1)
 
 
+def trained_range(motion: Motion, names: tuple[str, ...]) -> dict[str, Any]:
+    """What an avatar was trained on, for its artifact: least and greatest turn of the head and each expression.
+
+    Turns are those of the head in the world, as a rotation vector, degrees.
+    """
+    skull = motion.T_world_head[:, :4]
+    for joint in (1, 2):
+        skull = math3d.quat_mul(skull, motion.joints[:, joint])
+    turns = torch.rad2deg(math3d.quat_to_rotvec(skull))
+    columns = {f"{n}_deg": turns[:, i] for i, n in enumerate(("pitch", "yaw", "roll"))}
+    columns |= {name: motion.expr[:, i] for i, name in enumerate(names)}
+    return {name: [round(float(v.amin()), 3), round(float(v.amax()), 3)] for name, v in columns.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Avatar:
     """A person who can be posed and drawn."""
@@ -88,9 +104,13 @@ class Avatar:
     correctives: Correctives | None = None
     landmark_motion: Motion | None = None
     """``motion`` before it was refined against the pictures; None where it was not."""
-    speech: Mapping[str, Tensor] = field(default_factory=dict)
+    unseen: Tensor | None = None
+    """bool [n]: splats that no frame showed, completed from their neighbours; None where that was not done."""
+    field: Field | None = None
+    """What the voice does beyond the rig; moves nothing where a motion has no audio. None where none was trained."""
+    speech: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     """Weights of the person's own speech network; empty where none was trained."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What else the artifact records, for example scores."""
 
     @cached_property
@@ -109,7 +129,27 @@ class Avatar:
         splats = self.splats
         if self.correctives is not None:
             splats = self.correctives.apply(splats, self.correctives.weights(motion)[0])
+        if self.field is not None and motion.audio is not None:
+            listeners, features = self._listening
+            splats = listeners.moved(splats, self.field(features, listeners.inside, motion))
         return render.rig(splats, self.shaped.posed(motion))
+
+    @cached_property
+    def _listening(self) -> tuple[Listeners, Tensor]:
+        """The splats that the field moves, and what it knows of their places."""
+        assert self.field is not None
+        listeners = Listeners.of(self.shaped, self.splats)
+        return listeners, self.field.features(listeners.points)
+
+    def taken(self, rows: Tensor) -> Avatar:
+        """The avatar with only these splats, int64 or bool [m], in this order."""
+        c = self.correctives
+        return dataclasses.replace(
+            self,
+            splats=self.splats.replace(**{n: getattr(self.splats, n)[rows] for n in _SPLATS}),
+            correctives=c and c.replace(means_delta=c.means_delta[rows], sh_delta=c.sh_delta[rows]),
+            unseen=None if self.unseen is None else self.unseen[rows],
+        )
 
     def around(self, motion: Motion, yaw_rad: float, pitch_rad: float = 0.0) -> Cameras:
         """The training camera after it moved around the head of a one-frame motion (see ``math3d.orbit``)."""
@@ -136,6 +176,12 @@ class Avatar:
         }
         if self.identity.offsets is not None:
             arrays["identity.offsets"] = self.identity.offsets
+        if self.field is not None:
+            arrays |= {f"field.{n}": w for n, w in self.field.tensors().items()}
+        if self.motion.audio is not None:
+            arrays["motion.audio"] = self.motion.audio
+        if self.unseen is not None:
+            arrays["unseen"] = self.unseen
         if self.landmark_motion is not None:
             arrays |= {f"landmark_motion.{n}": getattr(self.landmark_motion, n) for n in _MOTION}
         if c is not None:
@@ -179,7 +225,8 @@ class Avatar:
         width, height = meta["size"]
         src = meta["source"]
         plate = folder / "plate.png"
-        motion = Motion(head_id, meta["fps"], *(arrays[f"motion.{n}"] for n in _MOTION))
+        heard = arrays.get("motion.audio")
+        motion = Motion(head_id, meta["fps"], *(arrays[f"motion.{n}"] for n in _MOTION), audio=heard)
         before = tuple(arrays[f"landmark_motion.{n}"] for n in _MOTION if f"landmark_motion.{n}" in arrays)
         has_correctives = "correctives.mean" in arrays
         return cls(
@@ -200,8 +247,10 @@ class Avatar:
             correctives=Correctives(**{n: arrays[f"correctives.{n}"] for n in _CORRECTIVES})
             if has_correctives
             else None,
-            landmark_motion=Motion(head_id, meta["fps"], *before) if before else None,
-            speech={n[len("speech.") :]: w for n, w in arrays.items() if n.startswith("speech.")},
+            landmark_motion=Motion(head_id, meta["fps"], *before, audio=heard) if before else None,
+            field=Field.of(_under("field.", arrays)) if "field.mean" in arrays else None,
+            unseen=arrays.get("unseen"),
+            speech=_under("speech.", arrays),
             meta=meta,
         )
 
@@ -210,6 +259,11 @@ def _head(head_id: HeadId, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]
     """The head that the artifact brings along, else the installed one."""
     brought = {n[len("head.") :]: value for n, value in arrays.items() if n.startswith("head.")}
     return head_from_arrays(head_id, meta["head_expressions"], brought) if brought else head.load(head_id)
+
+
+def _under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The arrays whose names begin so, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 _SPLATS = ("face_ids", "means_tri", "quats_tri", "log_scales", "logit_opacities", "sh")

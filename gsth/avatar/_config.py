@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
 
 from gsth.errors import InputError
 
@@ -21,10 +23,19 @@ class LossWeights:
     """Extra weight of pixels around the eyes."""
     matte: float = 0.1
     """L1 between opacity and person matte."""
+    field: float = 0.02
+    """Mean squared price of the audio field's offsets (of 2 mm) and tints (of 0.3)."""
     offset: float = 1.0
     """Quadratic price of splats that stand farther off their triangle than their region allows."""
     scale: float = 1.0
     """Quadratic price of splats larger than their region allows."""
+    height: float = 3e-3
+    """Quadratic price of standing farther off the mesh than the neighbours (per 5 mm); decides depth where one camera
+    cannot."""
+    needle: float = 2e-3
+    """Quadratic price of splats more than 4 times as long as broad (per e-fold)."""
+    lent: float = 0.1
+    """Quadratic price of hardly seen splats that look unlike their neighbours, and of colours below 0 or above 1."""
     corrective: float = 6.0
     """Mean squared price of the correctives' position (region offsets) and colour deltas."""
 
@@ -57,15 +68,21 @@ class AvatarConfig:
     """Number of splats never exceeded."""
     coarse_until: float = 0.4
     """Fraction of the steps that trains at half resolution."""
+    settle: float = 0.5
+    """When, as a fraction of the steps, splats that no frame shows make room for new ones that look like their
+    neighbours, and what hardly shows begins to be drawn towards its neighbours' looks. 1: never."""
     sh_degree: int = 0
     """Degree of the spherical harmonics; one camera sees too few directions for more than 1."""
     correctives: int = 12
     """Size of the linear corrective basis; 0 switches it off."""
+    field: Literal["none", "attention", "region"] = "none"
+    """Let the voice move and tint the face beyond the rig, after GaussianTalker or after TalkingGaussian. Needs a clip
+    with the person's own speech."""
     pose_refinement: bool = True
     """Refine the tracked motion of each frame against its picture, anchored to the track. Training frames are refined
     while the splats learn; frames held out are tracked against the finished splats, which learn nothing from them."""
-    loss: LossWeights = field(default_factory=LossWeights)
-    density: DensityConfig = field(default_factory=DensityConfig)
+    loss: LossWeights = dataclasses.field(default_factory=LossWeights)
+    density: DensityConfig = dataclasses.field(default_factory=DensityConfig)
     checkpoint_every: int = 250
     """Steps between two checkpoints."""
     seed: int = 0

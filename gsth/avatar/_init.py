@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import dataclasses
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gsth import math3d
-from gsth.avatar import _regions
-from gsth.avatar._avatar import motion_features
+from gsth.avatar import _cover, _regions
 from gsth.avatar._config import AvatarConfig
+from gsth.avatar._views import Views, look, spread_frames, with_depth
 from gsth.errors import InputError
 from gsth.head import HeadModel
-from gsth.head._raster import rasterize
 from gsth.render import torch_ref
 from gsth.types import RiggedSplats, Track
 
@@ -24,47 +22,6 @@ SH_C0 = 0.28209479177387814
 _OVERSAMPLE = 3
 
 
-@dataclass(frozen=True)
-class _Views:
-    """A few training frames, and what the posed mesh covers there."""
-
-    verts: Tensor
-    """[t v 3], camera frame (which is the world)."""
-    images: Tensor
-    """[t h w 3], 0 to 1."""
-    mattes: Tensor
-    """bool [t h w]."""
-    depth: Tensor
-    """z of the nearest surface that carries splats, inf where none, [t h w]."""
-    K: Tensor
-
-    def pixels(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Column and row of points [t n 3], clamped, as a flat index [t n]; and which lie inside."""
-        h, w = self.depth.shape[1:]
-        px = math3d.project(points, self.K)
-        col, row = px[..., 0].long(), px[..., 1].long()
-        inside = (col >= 0) & (col < w) & (row >= 0) & (row < h) & (points[..., 2] > 0.01)
-        return row.clamp(0, h - 1) * w + col.clamp(0, w - 1), inside
-
-    def look_up(self, values: Tensor, flat: Tensor) -> Tensor:
-        """Values [t h w ...] at flat pixel indices [t n]."""
-        return torch.stack([v.flatten(0, 1)[i] for v, i in zip(values, flat, strict=True)])
-
-
-def spread_frames(track: Track, train_frames: int, count: int) -> list[int]:
-    """Training frames that differ most in pose and expression, by farthest-point choice from the first found."""
-    usable = track.found[:train_frames].nonzero()[:, 0]
-    if len(usable) == 0:
-        raise InputError(f"{track.clip.path}: no face was found in the {train_frames} training frames")
-    features = motion_features(track.motion)[usable]
-    features = torch.cat((features[:, :-9], 4 * features[:, -9:]), 1)
-    chosen, distance = [0], torch.full((len(usable),), float("inf"))
-    while len(chosen) < min(count, len(usable)):
-        distance = torch.minimum(distance, (features - features[chosen[-1]]).norm(dim=1))
-        chosen.append(int(distance.argmax()))
-    return sorted(int(usable[i]) for i in set(chosen))
-
-
 def initial_splats(track: Track, head: HeadModel, train_frames: int, config: AvatarConfig) -> RiggedSplats:
     """About ``config.splats`` splats on the parts of the head that the training frames show.
 
@@ -72,8 +29,10 @@ def initial_splats(track: Track, head: HeadModel, train_frames: int, config: Ava
     beyond the mesh (hair that flies, a collar) is filled from the nearest carried surface.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    views = _views(track, head, spread_frames(track, train_frames, VIEWS))
-    face_ids, bary = _sample(track, head, config.splats * _OVERSAMPLE, generator)
+    views = look(track, head, spread_frames(track, train_frames, VIEWS))
+    rest = head.shaped(track.identity).rest
+    density = _regions.per_face(head, "density") * _cover.worn(views, head, rest)
+    face_ids, bary = sample(rest[head.faces], density, config.splats * _OVERSAMPLE, generator)
     points = (views.verts[:, head.faces[face_ids]] * bary[None, :, :, None]).sum(2)
     shown = _shown(views, head, face_ids, points)
     keep = shown.nonzero()[:, 0]
@@ -81,43 +40,28 @@ def initial_splats(track: Track, head: HeadModel, train_frames: int, config: Ava
     if len(keep) == 0:
         raise InputError(f"{track.clip.path}: no part of the tracked head lies in the picture; look at the track")
     face_ids, bary, points = face_ids[keep], bary[keep], points[:, keep]
-    views = _with_depth(views, head, face_ids.unique())
+    views = with_depth(views, head, face_ids.unique())
     colour = _colours(views, head, face_ids, points)
     spacing = _spacing(track, head, face_ids)
-    base = _local(head, views.verts[0], face_ids, points[0], colour, spacing)
-    return _join(base, _fill(views, head, base, points, config.splats // 4, generator))
+    base = discs(head, views.verts[0], face_ids, points[0], colour, spacing)
+    return join(base, _fill(views, head, base, points, config.splats // 4, generator))
 
 
-def _views(track: Track, head: HeadModel, frames: list[int]) -> _Views:
-    index = torch.tensor(frames)
-    m = track.motion
-    motion = m.replace(expr=m.expr[index], joints=m.joints[index], T_world_head=m.T_world_head[index], audio=None)
-    verts = head.shaped(track.identity).posed(motion).verts
-    mattes = torch.from_numpy(track.mattes[frames]) > 127
-    images = torch.from_numpy(track.images[frames]).float() / 255
-    return _Views(verts, images, mattes, torch.full(mattes.shape, float("inf")), track.cameras.Ks[0])
+def areas(corners: Tensor) -> Tensor:
+    """Of triangles [f 3 3], [f]."""
+    return 0.5 * torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
 
 
-def _with_depth(views: _Views, head: HeadModel, carriers: Tensor) -> _Views:
-    """The same views with the depth of the triangles that carry splats."""
-    h, w = views.depth.shape[1:]
-    faces = head.faces[carriers].numpy()
-    depth = [rasterize(v.numpy(), faces, views.K.numpy(), (h, w)).depth for v in views.verts]
-    return replace(views, depth=torch.from_numpy(np.stack(depth)))
-
-
-def _sample(track: Track, head: HeadModel, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Triangles [n] and barycentric weights [n 3], uniform by area times the region's density."""
-    rest = head.shaped(track.identity).rest[head.faces]
-    area = 0.5 * torch.linalg.cross(rest[:, 1] - rest[:, 0], rest[:, 2] - rest[:, 0]).norm(dim=-1)
-    face_ids = torch.multinomial(area * _regions.per_face(head, "density"), count, True, generator=generator)
+def sample(corners: Tensor, density: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Triangles [n] and barycentric weights [n 3], uniform by area of ``corners`` [f 3 3] times density [f]."""
+    face_ids = torch.multinomial(areas(corners) * density, count, True, generator=generator)
     # Square-root warp: uniform over the triangle.
     u, v = torch.rand(2, count, generator=generator)
     root = u.sqrt()
     return face_ids, torch.stack((1 - root, root * (1 - v), root * v), -1)
 
 
-def _facing(views: _Views, head: HeadModel, face_ids: Tensor) -> Tensor:
+def _facing(views: Views, head: HeadModel, face_ids: Tensor) -> Tensor:
     """Cosine between each triangle's outward normal and the way to the camera, [t n]."""
     corner = views.verts[:, head.faces[face_ids]]
     normal = torch.linalg.cross(corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0])
@@ -125,7 +69,7 @@ def _facing(views: _Views, head: HeadModel, face_ids: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(normal, to_camera, dim=-1)
 
 
-def _shown(views: _Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> Tensor:
+def _shown(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> Tensor:
     """Which samples the clip can say anything about, bool [n].
 
     Not those outside the picture, nor those that always face away (beyond what a small turn could show), nor those
@@ -138,7 +82,7 @@ def _shown(views: _Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> 
     return mostly & inside.any(0) & sideways
 
 
-def _colours(views: _Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> Tensor:
+def _colours(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> Tensor:
     """Mean colour of each sample over the frames where it is the surface in front, [n 3], 0 to 1."""
     flat, inside = views.pixels(points)
     front = points[..., 2] < views.look_up(views.depth, flat) + 0.004
@@ -161,14 +105,14 @@ def _colours(views: _Views, head: HeadModel, face_ids: Tensor, points: Tensor) -
 def _spacing(track: Track, head: HeadModel, face_ids: Tensor) -> Tensor:
     """Mean distance between neighbouring samples around each sample, m, [n]."""
     rest = head.shaped(track.identity).rest[head.faces]
-    area = 0.5 * torch.linalg.cross(rest[:, 1] - rest[:, 0], rest[:, 2] - rest[:, 0]).norm(dim=-1)
+    area = areas(rest)
     density = _regions.per_face(head, "density")
     used = torch.zeros(len(area)).index_add(0, face_ids, torch.ones(len(face_ids))) > 0
     per_weight = len(face_ids) / (area * density)[used].sum()
     return (1 / (density[face_ids] * per_weight)).sqrt()
 
 
-def _local(
+def discs(
     head: HeadModel, verts: Tensor, face_ids: Tensor, points: Tensor, colour: Tensor, spacing: Tensor
 ) -> RiggedSplats:
     """Flat discs on their triangles: world points [n 3] of the frame whose vertices are ``verts``."""
@@ -187,7 +131,7 @@ def _local(
 
 
 def _fill(
-    views: _Views, head: HeadModel, base: RiggedSplats, points: Tensor, most: int, generator: torch.Generator
+    views: Views, head: HeadModel, base: RiggedSplats, points: Tensor, most: int, generator: torch.Generator
 ) -> list[RiggedSplats]:
     """Splats for what the matte shows beyond the mesh, carried by the nearest sample in the picture."""
     out = []
@@ -207,12 +151,13 @@ def _fill(
         xy = (px - K[:2, 2]) / torch.stack((K[0, 0], K[1, 1])) * z[:, None]
         colour = views.images[t][picked[:, 0], picked[:, 1]]
         spacing = (z / K[0, 0]) * (len(open_rc) / len(picked)) ** 0.5
-        out.append(
-            _local(head, views.verts[t], base.face_ids[nearest], torch.cat((xy, z[:, None]), 1), colour, spacing)
-        )
+        out.append(discs(head, views.verts[t], base.face_ids[nearest], torch.cat((xy, z[:, None]), 1), colour, spacing))
     return out
 
 
-def _join(base: RiggedSplats, more: list[RiggedSplats]) -> RiggedSplats:
-    fields = ("face_ids", "means_tri", "quats_tri", "log_scales", "logit_opacities", "sh")
-    return RiggedSplats(**{f: torch.cat([getattr(s, f) for s in (base, *more)]) for f in fields})
+def join(base: RiggedSplats, more: list[RiggedSplats]) -> RiggedSplats:
+    """All of them, in order."""
+    return RiggedSplats(**{f: torch.cat([getattr(s, f) for s in (base, *more)]) for f in _FIELDS})
+
+
+_FIELDS = tuple(f.name for f in dataclasses.fields(RiggedSplats))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,13 @@ from torch import Tensor
 from gsth import render
 from gsth.avatar._config import LossWeights
 from gsth.types import Rendered, RiggedSplats
+
+HEIGHT_M = 0.005
+"""Unit of the distance from the mesh in the prior."""
+MAX_SH = 0.5 / 0.28209479177387814
+"""Beyond this, a coefficient of degree 0 alone gives a colour below 0 or above 1."""
+NEEDLE = 4.0
+"""Ratio of a splat's two longest axes from which on it is a needle."""
 
 # MediaPipe's face mesh: points around what a viewer looks at first.
 _MOUTH = (61, 291, 0, 17, 13, 14, 37, 267, 84, 314)
@@ -60,6 +68,38 @@ def bounds(splats: RiggedSplats, limits: Bounds, weights: LossWeights) -> Tensor
     far = (splats.means_tri.norm(dim=-1) / limits.offset - 1).relu()
     big = (splats.log_scales.amax(-1) - limits.scale.log()).relu()
     return weights.offset * (far * far).mean() + weights.scale * (big * big).mean()
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """What the surroundings of each splat are like."""
+
+    face_size: Tensor
+    """Of its triangle at rest, m, [n]."""
+    lent: Tensor
+    """SH coefficients, [n k 3]."""
+    pull: Tensor
+    """How little the splat was seen itself, 0 to 1, [n]."""
+    height: Tensor
+    """Distance from the mesh, m, [n]."""
+
+
+def priors(splats: RiggedSplats, around: Neighbourhood, weights: LossWeights) -> Tensor:
+    """What decides where pictures do not: an even surface, no needles, possible colours, the neighbours' looks.
+
+    The prices are far below what a visible splat's pixels weigh; Adam makes them felt by the others.
+    """
+    height = (splats.means_tri[:, 1] * around.face_size - around.height) / HEIGHT_M
+    two = splats.log_scales.topk(2, -1).values
+    needle = (two[:, 0] - two[:, 1] - math.log(NEEDLE)).relu()
+    strange = (splats.sh - around.lent).square().mean((1, 2)) * around.pull
+    glaring = (splats.sh[:, 0].abs() - MAX_SH).relu().square().mean(1)
+    prices = (
+        (weights.height, height.square()),
+        (weights.needle, needle.square()),
+        (weights.lent, strange + glaring),
+    )
+    return torch.stack([weight * price.mean() for weight, price in prices]).sum()
 
 
 def mean_square(*tensors: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class MotionRefinement:
         """All frames, corrected."""
         frames = [self.apply(motion[i], self.values[i]) for i in range(len(motion))]
         fields = ("expr", "joints", "T_world_head")
-        return motion.replace(audio=None, **{f: torch.cat([getattr(m, f) for m in frames]) for f in fields})
+        return motion.replace(**{f: torch.cat([getattr(m, f) for m in frames]) for f in fields})
 
     def anchor(self) -> None:
         """Take the mean over the stepped frames out."""

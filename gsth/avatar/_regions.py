@@ -22,28 +22,37 @@ class Region:
     """Farthest a splat may stand off its triangle, m."""
     max_scale: float
     """Largest standard deviation, m."""
+    kin: int
+    """Regions of one number may lend each other their looks where no frame shows them."""
+    soft: bool = True
+    """Whether correctives and the audio field may move its splats on their triangles."""
     colour: tuple[float, float, float] | None = None
     """What to assume where no picture shows it; None: the mean of what was seen of the region."""
 
 
+SKIN, HAIR, BODY, INSIDE = range(4)
+"""Kinds of region. INSIDE (mouth, eyes) is never completed from outside."""
+COVER = ("hair_cap", "drape")
+"""Parts that some people wear and others do not."""
+
 # Earlier regions win where parts overlap: small and special before large and plain.
 REGIONS = (
-    Region("tongue", ("tongue",), 0.3, 0.004, 0.005, (0.45, 0.20, 0.19)),
-    Region("teeth_upper", ("teeth_upper",), 0.8, 0.002, 0.003, (0.62, 0.57, 0.50)),
-    Region("teeth_lower", ("teeth_lower",), 0.8, 0.002, 0.003, (0.55, 0.50, 0.44)),
-    Region("mouth_inner", ("mouth_inner",), 0.2, 0.004, 0.006, (0.12, 0.04, 0.04)),
-    Region("eyes", ("eye_l", "eye_r"), 1.5, 0.001, 0.004),
-    Region("lashes", ("lashes",), 2.0, 0.003, 0.003, (0.10, 0.08, 0.07)),
-    Region("lips", ("lips", "upper_lip", "lower_lip"), 2.5, 0.004, 0.005),
-    Region("lids", ("lids",), 2.5, 0.003, 0.004),
-    Region("brows", ("brows",), 2.0, 0.006, 0.005),
-    Region("face", ("face", "nose", "forehead"), 1.0, 0.008, 0.008),
-    Region("ears", ("ears",), 1.0, 0.012, 0.008),
-    Region("hair_cap", ("hair_cap",), 0.6, 0.05, 0.012),
-    Region("drape", ("drape",), 0.6, 0.05, 0.012),
-    Region("scalp", ("scalp",), 0.4, 0.03, 0.010),
-    Region("neck", ("neck",), 0.5, 0.015, 0.012),
-    Region("bust", ("bust",), 0.12, 0.04, 0.025),
+    Region("tongue", ("tongue",), 0.3, 0.004, 0.005, INSIDE, True, (0.45, 0.20, 0.19)),
+    Region("teeth_upper", ("teeth_upper",), 0.8, 0.002, 0.003, INSIDE, False, (0.62, 0.57, 0.50)),
+    Region("teeth_lower", ("teeth_lower",), 0.8, 0.002, 0.003, INSIDE, False, (0.55, 0.50, 0.44)),
+    Region("mouth_inner", ("mouth_inner",), 0.2, 0.004, 0.006, INSIDE, True, (0.12, 0.04, 0.04)),
+    Region("eyes", ("eye_l", "eye_r"), 1.5, 0.001, 0.004, INSIDE, False),
+    Region("lashes", ("lashes",), 2.0, 0.003, 0.003, INSIDE, True, (0.10, 0.08, 0.07)),
+    Region("lips", ("lips", "upper_lip", "lower_lip"), 2.5, 0.004, 0.005, SKIN),
+    Region("lids", ("lids",), 2.5, 0.003, 0.004, SKIN),
+    Region("brows", ("brows",), 2.0, 0.006, 0.005, SKIN),
+    Region("face", ("face", "nose", "forehead"), 1.0, 0.008, 0.008, SKIN),
+    Region("ears", ("ears",), 1.0, 0.012, 0.008, SKIN),
+    Region("hair_cap", ("hair_cap",), 0.6, 0.05, 0.012, HAIR),
+    Region("drape", ("drape",), 0.6, 0.05, 0.012, HAIR),
+    Region("scalp", ("scalp",), 0.4, 0.03, 0.010, HAIR),
+    Region("neck", ("neck",), 0.5, 0.015, 0.012, SKIN),
+    Region("bust", ("bust",), 0.12, 0.04, 0.025, BODY),
 )
 
 
@@ -62,3 +71,18 @@ def per_face(head: HeadModel, attribute: str) -> Tensor:
     """A numeric attribute of each triangle's region, float32 [f]."""
     table = torch.tensor([getattr(r, attribute) for r in REGIONS], dtype=torch.float32)
     return table[region_of_faces(head)]
+
+
+def colours(head: HeadModel) -> Tensor:
+    """The colour that each triangle's region has where nothing shows it, [f 3]; NaN where it depends on the person."""
+    unknown = (float("nan"),) * 3
+    return torch.tensor([r.colour or unknown for r in REGIONS])[region_of_faces(head)]
+
+
+def cover_faces(head: HeadModel) -> Tensor:
+    """Which triangles are cover, bool [f]."""
+    out = torch.zeros(len(head.faces), dtype=torch.bool)
+    for part in COVER:
+        if part in head.parts:
+            out[head.parts[part]] = True
+    return out

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gsth.avatar import _density
 from gsth.avatar._config import AvatarConfig
+from gsth.avatar._field import Field
 from gsth.avatar._refine import MotionRefinement
 from gsth.errors import ArtifactError, writes
 from gsth.types import Motion, RiggedSplats
@@ -28,6 +29,41 @@ LEARNING_RATES = {
 }
 """First and last step size of each parameter (geometric in between); positions in triangle units."""
 
+FIELD_RATES = {"planes": (5e-3, 5e-4), "nets": (1e-3, 1e-4)}
+"""The same for the audio field."""
+
+
+@dataclass
+class Voice:
+    """The audio field and its optimiser."""
+
+    field: Field
+    optimizer: torch.optim.Adam
+
+    @classmethod
+    def of(cls, field: Field) -> Voice:
+        groups = [
+            {"params": list(field.planes.parameters()), "first": FIELD_RATES["planes"]},
+            {"params": list(field.body.parameters()), "first": FIELD_RATES["nets"]},
+        ]
+        return cls(field, torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-12))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        out = {f"field.{n}": w for n, w in self.field.tensors().items()}
+        for name, p in self.field.named_parameters():
+            for key, value in self.optimizer.state.get(p, {}).items():
+                out[f"field_adam.{name}.{key}"] = value
+        return out
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """What ``tensors`` gave."""
+        self.field.load_state_dict({n[len("field.") :]: w for n, w in saved.items() if n.startswith("field.")})
+        for name, p in self.field.named_parameters():
+            if f"field_adam.{name}.step" in saved:
+                keys = ("step", "exp_avg", "exp_avg_sq")
+                self.optimizer.state[p] = {key: saved[f"field_adam.{name}.{key}"] for key in keys}
+
 
 @dataclass
 class TrainState:
@@ -41,6 +77,14 @@ class TrainState:
     generator: torch.Generator
     order: Tensor
     """Frames still to come in this pass over the clip."""
+    lent: Tensor
+    """SH coefficients that the neighbours of each splat have, [n k 3]; see ``_complete``."""
+    pull: Tensor
+    """How much each splat should look like that, 0 to 1, [n]."""
+    height: Tensor
+    """How far its neighbours stand off the mesh, m, [n]."""
+    voice: Voice | None = None
+    """The audio field in training."""
     step: int = 0
 
     def rigged(self) -> RiggedSplats:
@@ -58,11 +102,13 @@ def fresh(motion: Motion, face_ids: Tensor, params: dict[str, Tensor], generator
     return TrainState(
         face_ids,
         params,
-        torch.optim.Adam(groups, eps=1e-15, fused=True),
+        torch.optim.Adam(groups, eps=1e-8, fused=True),
         _density.GradientRecord.empty(len(face_ids)),
         MotionRefinement.zeros(motion),
         generator,
         torch.zeros(0, dtype=torch.int64),
+        torch.zeros_like(params["sh"]),
+        *torch.zeros(2, len(face_ids)),
     )
 
 
@@ -70,11 +116,15 @@ def change_density(state: TrainState, config: AvatarConfig) -> None:
     """Remove and split splats, and carry the optimiser's moments over."""
     values = {name: p.detach() for name, p in state.params.items()}
     change = _density.plan(state.record, values["logit_opacities"], config.density, config.max_splats)
-    fresh = _density.split_long_axis(values, change)
+    put_rows(state, _density.split_long_axis(values, change), change)
+
+
+def put_rows(state: TrainState, values: dict[str, Tensor], change: _density.Change) -> None:
+    """Replace the splats by these values, which come from old rows as ``change`` says."""
     kept = len(change.source) - change.added
     for group in state.optimizer.param_groups:
         old = group["params"][0]
-        new = fresh[group["name"]].requires_grad_()
+        new = values[group["name"]].detach().clone().requires_grad_()
         moments = state.optimizer.state.pop(old, None)
         if moments is not None:
             for key in ("exp_avg", "exp_avg_sq"):
@@ -84,6 +134,7 @@ def change_density(state: TrainState, config: AvatarConfig) -> None:
         group["params"] = [new]
         state.params[group["name"]] = new
     state.face_ids = state.face_ids[change.source]
+    state.lent, state.pull, state.height = (v[change.source] for v in (state.lent, state.pull, state.height))
     state.record = _density.GradientRecord.empty(len(state.face_ids))
 
 
@@ -94,6 +145,9 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
         "face_ids": state.face_ids,
         "order": state.order,
         "generator": state.generator.get_state(),
+        "lent": state.lent,
+        "pull": state.pull,
+        "height": state.height,
         "record.total": state.record.total,
         "record.seen": state.record.seen,
         **{f"refinement.{n}": getattr(r, n) for n in ("values", "first", "second", "count")},
@@ -103,6 +157,8 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
         tensors[f"param.{name}"] = p.detach()
         for key, value in state.optimizer.state[p].items():
             tensors[f"adam.{name}.{key}"] = value
+    if state.voice is not None:
+        tensors |= state.voice.tensors()
     path = work / f"checkpoint-{state.step:07d}.safetensors"
     part = path.with_suffix(".part")
     data = save({k: v.contiguous() for k, v in tensors.items()}, {"digest": digest, "step": str(state.step)})
@@ -114,8 +170,8 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
     return path
 
 
-def resume(work: Path, digest: str, motion: Motion) -> TrainState | None:
-    """The newest checkpoint of this very run, or None."""
+def resume(work: Path, digest: str, motion: Motion, voice: Voice | None) -> TrainState | None:
+    """The newest checkpoint of this very run, or None; ``voice`` is a fresh field, if the run has one."""
     for path in sorted(work.glob("checkpoint-*.safetensors"), reverse=True):
         try:
             with safe_open(path, "pt") as f:
@@ -127,7 +183,11 @@ def resume(work: Path, digest: str, motion: Motion) -> TrainState | None:
             raise ArtifactError(
                 f"{path}: the checkpoint cannot be read ({e}); delete it to go on from an older one"
             ) from e
-        return _restore(motion, saved, int(meta["step"]))
+        state = _restore(motion, saved, int(meta["step"]))
+        if voice is not None:
+            voice.restore(saved)
+        state.voice = voice
+        return state
     return None
 
 
@@ -141,5 +201,6 @@ def _restore(motion: Motion, saved: dict[str, Tensor], step: int) -> TrainState:
         state.optimizer.state[p] = {key: saved[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
     state.record = _density.GradientRecord(saved["record.total"], saved["record.seen"])
     state.refinement = MotionRefinement(*(saved[f"refinement.{n}"] for n in ("values", "first", "second", "count")))
+    state.lent, state.pull, state.height = (saved[n] for n in ("lent", "pull", "height"))
     state.order, state.step = saved["order"], step
     return state

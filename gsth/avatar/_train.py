@@ -14,19 +14,23 @@ import torch
 from torch import Tensor
 
 from gsth import artifacts, head, render
-from gsth.avatar import _losses, _regions, _state
-from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features
+from gsth.avatar import _complete, _cover, _density, _losses, _regions, _state
+from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features, trained_range
 from gsth.avatar._config import AvatarConfig
-from gsth.avatar._init import initial_splats
+from gsth.avatar._field import Field, Listeners
+from gsth.avatar._init import VIEWS, initial_splats
 from gsth.avatar._state import TrainState
+from gsth.avatar._views import Views, look, spread_frames
 from gsth.errors import DivergedError, InputError
 from gsth.head import HeadModel
 from gsth.render import torch_ref
-from gsth.types import Cameras, Densified, Done, Event, Motion, Saved, Step, Track
+from gsth.types import Cameras, Densified, Done, Event, Motion, RiggedSplats, Saved, Step, Track
 
 _REPORT_EVERY = 20
 _UNSEEN_STEPS = 25
 _UNSEEN_PX = 256
+_FIELD_FROM = 0.4
+"""When the audio field begins to learn, as a fraction of the steps."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,12 @@ class _Scene:
     """Indices of the frames that may be trained on, [m]."""
     corrective_mean: Tensor
     corrective_basis: Tensor
-    corrective_weights: Tensor
-    """[t b]."""
     face_size: Tensor
     """Size of each triangle at rest, m, [f]."""
     max_offset: Tensor
     max_scale: Tensor
+    soft: Tensor
+    """1 where correctives may move splats, else 0, [f]."""
 
     def cameras(self, scale: float) -> Cameras:
         cam = self.track.cameras
@@ -67,9 +71,11 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int) -> 
     scene = _scene(track, model, train_frames, config)
     work.mkdir(parents=True, exist_ok=True)
     digest = _digest(track, config, train_frames)
-    state = _state.resume(work, digest, scene.track.motion)
+    voice = _voice(scene, config)
+    state = _state.resume(work, digest, scene.track.motion, voice)
     if state is None:
         state = _start(scene, config, train_frames)
+        state.voice = voice
     average = 0.0
     while state.step < config.steps:
         loss, psnr = _one_step(scene, state, config, work)
@@ -80,12 +86,17 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int) -> 
         if _density_due(state.step, config):
             _state.change_density(state, config)
             yield Densified(state.step, len(state.face_ids))
+        if state.step == round(config.settle * config.steps) < config.steps:
+            _settle(scene, state, config, train_frames)
+            yield Densified(state.step, len(state.face_ids))
         if state.step % config.checkpoint_every == 0 and state.step < config.steps:
             yield Saved(_state.save_checkpoint(work, digest, state))
     made = _avatar(scene, state, train_frames)
     if config.pose_refinement:
         yield from _track_unseen(scene, state, made)
         made = replace(made, motion=state.refinement.applied(made.motion), landmark_motion=made.motion)
+    if config.settle < 1:
+        made = replace(made, unseen=_complete.unseen(made, _looked_at(scene, train_frames)))
     out = work / "avatar"
     made.save(out)
     yield Done(out, {"psnr_db": average, "splats": float(len(state.face_ids))})
@@ -98,11 +109,9 @@ def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConf
         raise InputError(f"{track.clip.path}: no face was found in the {train_frames} training frames")
     features = motion_features(track.motion)
     mean, basis = _corrective_basis(features[frames], config.correctives)
-    empty = torch.zeros(0, len(basis), 3)
-    weights = Correctives(mean, basis, empty, empty).weights(track.motion)
     sizes = torch_ref.triangle_frames(shaped.rest, model.faces)[2]
-    limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale")]
-    return _Scene(track, model, shaped, frames, mean, basis, weights, sizes, *limits)
+    limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale", "soft")]
+    return _Scene(track, model, shaped, frames, mean, basis, sizes, *limits)
 
 
 def _corrective_basis(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -115,6 +124,20 @@ def _corrective_basis(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
     deviation = deviation / max(len(features) - 1, 1) ** 0.5
     strong = deviation[:size] > 1e-3
     return mean, directions[:size][strong] * scale / deviation[:size][strong, None]
+
+
+def _voice(scene: _Scene, config: AvatarConfig) -> _state.Voice | None:
+    """The audio field that the config wants, untrained."""
+    if config.field == "none":
+        return None
+    heard = scene.track.motion.audio
+    if heard is None:
+        raise InputError(
+            f"{scene.track.clip.path}: field {config.field} learns from the clip's sound, and the track's motion has "
+            "no audio features; use a clip with sound, or field none"
+        )
+    made = Field.fresh(config.field, scene.shaped, heard[scene.train_frames], config.seed)
+    return _state.Voice.of(made)
 
 
 def _start(scene: _Scene, config: AvatarConfig, train_frames: int) -> TrainState:
@@ -179,28 +202,54 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     deltas = Correctives(
         scene.corrective_mean, scene.corrective_basis, state.params["means_delta"], state.params["sh_delta"]
     )
-    splats = render.rig(deltas.apply(rigged, scene.corrective_weights[frame]), scene.shaped.posed(motion))
+    with torch.no_grad():
+        weights = deltas.weights(motion)
+    carried = deltas.apply(rigged, weights[0])
+    carried, said = _spoken(scene, state, config, carried, motion)
+    splats = render.rig(carried, scene.shaped.posed(motion))
     rendered = render.render(splats, scene.cameras(scale), background=background)
     h, w = matte.shape
     weight_map = _losses.pixel_weights(scene.track.landmarks_px[frame] * scale, h, w, config.loss)
+    size = scene.face_size[state.face_ids]
     limits = _losses.Bounds.of(state.face_ids, scene.face_size, scene.max_offset, scene.max_scale)
     loss = _losses.picture(rendered, image, matte, weight_map, config.loss)
     loss = loss + _losses.bounds(rigged, limits, config.loss)
+    around = _losses.Neighbourhood(size, state.lent, state.pull, state.height)
+    loss = loss + _losses.priors(rigged, around, config.loss)
     loss = loss + config.loss.corrective * _losses.mean_square(deltas.means_delta, deltas.sh_delta)
-    loss = loss + state.refinement.penalty(leaf)
+    loss = loss + state.refinement.penalty(leaf) + config.loss.field * said
     if not torch.isfinite(loss):
         raise DivergedError(_diagnosis(state, work))
     loss.backward()
+    delta = state.params["means_delta"].grad
+    if delta is not None:
+        delta *= scene.soft[state.face_ids][:, None, None]
     state.record.add(rendered)
     _set_learning_rates(state, config)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
+    if state.voice is not None and said.requires_grad:
+        state.voice.optimizer.step()
+        state.voice.optimizer.zero_grad(set_to_none=True)
     if config.pose_refinement and leaf.grad is not None:
         state.refinement.step(frame, leaf.grad)
     state.step += 1
     with torch.no_grad():
         mse = (rendered.rgb[0] - image).square().mean().item()
     return loss.item(), -10 * math.log10(max(mse, 1e-10))
+
+
+def _spoken(
+    scene: _Scene, state: TrainState, config: AvatarConfig, splats: RiggedSplats, motion: Motion
+) -> tuple[RiggedSplats, Tensor]:
+    """The splats as the audio field moves them, and its price; as they are before the field's turn has come."""
+    # A field on splats that do not yet know their places would learn what the rig is to say.
+    if state.voice is None or state.step < _FIELD_FROM * config.steps:
+        return splats, torch.zeros(())
+    field = state.voice.field
+    listeners = Listeners.of(scene.shaped, splats)
+    delta = field(field.features(listeners.points), listeners.inside, motion)
+    return listeners.moved(splats, delta), field.price(delta)
 
 
 def _diagnosis(state: TrainState, work: Path) -> str:
@@ -212,6 +261,9 @@ def _diagnosis(state: TrainState, work: Path) -> str:
 
 def _set_learning_rates(state: TrainState, config: AvatarConfig) -> None:
     progress = state.step / config.steps
+    if state.voice is not None:
+        for group in state.voice.optimizer.param_groups:
+            group["lr"] = group["first"][0] * (group["first"][1] / group["first"][0]) ** progress
     for group in state.optimizer.param_groups:
         start, end = _state.LEARNING_RATES[group["name"]]
         group["lr"] = start * (end / start) ** progress
@@ -257,7 +309,8 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         identity=track.identity,
         splats=state.rigged().replace(**{n: p[n] for n in p if n not in ("means_delta", "sh_delta")}),
         cameras=track.cameras,
-        motion=track.motion.replace(audio=None),
+        motion=track.motion if state.voice else track.motion.replace(audio=None),
+        field=Field.of(state.voice.field.tensors()) if state.voice else None,
         source=Source(
             clip_path=track.clip.path,
             sha256=artifacts.sha256(track.clip.path),
@@ -271,7 +324,33 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         ),
         plate=track.plate,
         correctives=correctives,
+        meta={"trained_range": trained_range(track.motion[:train_frames], scene.head.expression_names)},
     )
+
+
+def _looked_at(scene: _Scene, train_frames: int) -> Views:
+    return look(scene.track, scene.head, spread_frames(scene.track, train_frames, VIEWS))
+
+
+def _settle(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames: int) -> None:
+    """Drop what no frame shows, and cover the bare surface; what hardly shows goes on from its neighbours' looks."""
+    views = _looked_at(scene, train_frames)
+    wears = _cover.worn(views, scene.head, scene.shaped.rest)
+    room = config.max_splats - len(state.face_ids)
+    made = _avatar(scene, state, train_frames)
+    settled = _complete.settle(made, views, wears, room, config.seed)
+    new, kept = settled.added, settled.kept
+    values = {}
+    for name, p in state.params.items():
+        rows = p.detach()[kept]
+        more = getattr(new, name) if hasattr(new, name) else rows.new_zeros(len(new.face_ids), *rows.shape[1:])
+        values[name] = torch.cat((rows, more))
+    values["sh"] = torch.lerp(values["sh"], settled.lent, settled.pull[:, None, None])
+    # Moments of the new rows are zeroed; whose they were does not matter.
+    source = torch.cat((kept, kept.new_zeros(len(new.face_ids))))
+    _state.put_rows(state, values, _density.Change(source, len(new.face_ids)))
+    state.face_ids = torch.cat((state.face_ids[: len(kept)], new.face_ids))
+    state.lent, state.pull, state.height = settled.lent, settled.pull, settled.height
 
 
 def _digest(track: Track, config: AvatarConfig, train_frames: int) -> str:

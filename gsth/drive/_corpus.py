@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gsth import audio, speech
 from gsth.drive._speech_net import NAMES, STEPS_HZ
+from gsth.voice import Speaker
 
 _WORDS = {
     "en": (
@@ -82,6 +83,20 @@ HELD_OUT = frozenset(("f4", "m5", "Annie", "david", "klatt4", "sandro"))
 """Voice variants that training never hears; validation and tests use them."""
 
 
+_NATURAL_SHARE = 0.65
+"""Share of the utterances that natural voices speak, where there are some."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Who speaks."""
+
+    variants: tuple[str, ...]
+    """Voice variants of espeak-ng."""
+    natural: tuple[str, ...] = ()
+    """Neural English voices: ``hibari``, or the files of Piper voices."""
+
+
 @dataclass(frozen=True, eq=False)
 class Example:
     """One utterance, ready to learn from."""
@@ -105,15 +120,28 @@ def sentence(rng: random.Random, language: str) -> str:
     return " ".join(out)
 
 
-def utter(rng: random.Random, variants: Sequence[str]) -> tuple[np.ndarray, tuple[speech.Phoneme, ...]]:
+@cache
+def _natural(voice: str) -> Speaker:
+    from gsth.voice import hibari, piper
+
+    return hibari.Config().build() if voice == "hibari" else piper.Config(voice).build()
+
+
+def _said(rng: random.Random, sources: Sources) -> speech.Utterance:
+    """A random sentence by a random voice, in a random manner."""
+    if sources.natural and rng.random() < _NATURAL_SHARE:
+        speaker = _natural(rng.choice(sources.natural))
+        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.25), rng.choice((0.55, 0.7, 0.85, 1.0, 1.0, 1.15)))
+    language = rng.choices(tuple(_WORDS), (10, 3, 3, 3, 2, 1))[0]
+    voice = f"{rng.choice(_SPELLING.get(language, [language]))}+{rng.choice(sources.variants)}"
+    return speech.synthesize(sentence(rng, language), voice, rng.randint(110, 215), rng.randint(5, 95))
+
+
+def utter(rng: random.Random, sources: Sources) -> tuple[np.ndarray, tuple[speech.Phoneme, ...]]:
     """A random sentence by a random voice at 16 kHz, with its phonemes; pitch and vocal tract vary by resampling."""
     from scipy.signal import resample_poly
 
-    language = rng.choices(tuple(_WORDS), (10, 3, 3, 3, 2, 1))[0]
-    code = rng.choice(_SPELLING.get(language, [language]))
-    said = speech.synthesize(
-        sentence(rng, language), f"{code}+{rng.choice(variants)}", rng.randint(110, 215), rng.randint(5, 95)
-    )
+    said = _said(rng, sources)
     # Played faster or slower: pitch and formants shift together, as in a shorter or longer vocal tract.
     speed = rng.choice((0.86, 0.9, 0.94, 1.0, 1.0, 1.06, 1.12, 1.18))
     up, down = audio.RATE, round(said.sample_rate * speed)
@@ -147,32 +175,27 @@ def _band_limited(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(sosfilt(sos, samples), np.float32)
 
 
-def example(seed: int, variants: Sequence[str]) -> Example:
+def example(seed: int, sources: Sources) -> Example:
     """One utterance from its seed; the same seed gives the same example."""
     rng, noise = random.Random(seed), np.random.default_rng(seed)
-    samples, phonemes = utter(rng, variants)
+    samples, phonemes = utter(rng, sources)
     before, after = (int(rng.uniform(0.1, 0.7) * audio.RATE) for _ in range(2))
     samples = np.pad(samples, (before, after))
+    step = audio.RATE // STEPS_HZ
+    samples = samples[: len(samples) // step * step]
+    shift = before / audio.RATE
+    moved = [speech.Phoneme(p.symbol, p.start_s + shift, p.end_s + shift) for p in phonemes]
+    curves = speech.visemes(moved, STEPS_HZ, len(samples) // step, NAMES)
     if rng.random() < 0.35:
         samples = _room(samples, noise)
     if rng.random() < 0.25:
         samples = _band_limited(samples, noise)
-    steps = len(samples) // (audio.RATE // STEPS_HZ)
-    shift = before / audio.RATE
-    moved = [speech.Phoneme(p.symbol, p.start_s + shift, p.end_s + shift) for p in phonemes]
-    features = audio.log_mel(samples[: steps * (audio.RATE // STEPS_HZ)])
-    return Example(features, speech.visemes(moved, STEPS_HZ, steps, NAMES))
+    return Example(audio.log_mel(samples), curves)
 
 
 def training_variants() -> tuple[str, ...]:
     """Voice variants to train on."""
     return tuple(v for v in _VARIANTS if v not in HELD_OUT)
-
-
-def examples(seed: int, count: int, variants: Sequence[str]) -> Iterator[Example]:
-    """``count`` utterances from consecutive seeds."""
-    for i in range(count):
-        yield example(seed + i, variants)
 
 
 def augmented(features: Tensor, generator: torch.Generator) -> Tensor:

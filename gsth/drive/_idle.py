@@ -59,8 +59,11 @@ class Idle:
         amplitude = spread[:, None] * np.sqrt(2 / _WAVES) * np.ones((3, _WAVES))
         return frequency, self._random.uniform(0, _TAU, (3, _WAVES)), amplitude, limit
 
-    def frames(self, first: int, count: int, fps: float, expr: Tensor) -> Motion:
-        """Frames ``first`` to ``first + count``: the given expressions [count e] with blinks, on a living pose."""
+    def frames(self, first: int, count: int, fps: float, expr: Tensor, nod: Tensor | None = None) -> Motion:
+        """Frames ``first`` to ``first + count``: the given expressions [count e] with blinks, on a living pose.
+
+        ``nod`` lowers the head by so many radians [count]; the gaze holds all the same.
+        """
         times = (np.arange(first, first + count) + 0.5) / fps
         expr = expr.clone()
         if self._lids:
@@ -69,6 +72,9 @@ class Idle:
         joints = self._joints.repeat(count, 1, 1)
         for j, waves in ((_NECK, self._sway[0]), (_HEAD, self._sway[1])):
             joints[:, j] = math3d.quat_mul(joints[:, j], math3d.rotvec_to_quat(self._turns(times, *waves)))
+        if nod is not None:
+            axis = torch.tensor((1.0, 0.0, 0.0))
+            joints[:, _HEAD] = math3d.quat_mul(joints[:, _HEAD], math3d.rotvec_to_quat(nod[:, None] * axis))
         joints[:, _EYES] = self._eyes(times, joints)
         return Motion(self._head_id, fps, expr, joints, self._place.repeat(count, 1))
 

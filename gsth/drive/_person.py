@@ -36,7 +36,13 @@ _PRESS = NAMES.index("mouthPressLeft")
 """Moved by nothing but closures, so it says how closed the prior wants the lips."""
 _CLOSURE = (0.30, 0.75)
 """Share of a full closure's press from which the lips begin to meet, and at which they have met."""
+_KNOWN_CLOSURE = (0.50, 0.98)
+"""The same where phonemes are known: exact curves reach a full closure, the network's fall short of it."""
 _FOLDS = 4
+_INDIFFERENT = 0.06
+"""Agreements that differ by less count as equal."""
+_MOVES = 0.02
+"""An expression with a smaller standard deviation is at rest."""
 _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
 """Candidates for the pull towards the prior, in units of the number of frames; inf is the prior itself."""
 _SPAN = (0.5, 2.0)
@@ -63,19 +69,33 @@ class Voice:
     """Which expressions the m rows move, int64, [m]."""
     closed: Tensor
     """Offsets from rest in a full closure, [m]."""
+    rows: Tensor
+    """Which of the m rows are those of ``NAMES``, int64, [20]."""
     evidence: Mapping[str, float]
     """``correlation`` of the general model's mouth opening with the tracked one, ``chance`` (what unrelated sound
     would reach), ``lag_frames``, ``learned`` (1: the last layer is the person's own), ``span``."""
 
-    def expressions(self, hidden: Tensor, amount: float | Tensor = 1.0) -> Tensor:
-        """Expressions [k e] of hidden states [k width]; ``amount``, a number or [k 1], scales the way from rest."""
+    def expressions(self, hidden: Tensor, amount: float | Tensor = 1.0, known: Tensor | None = None) -> Tensor:
+        """Expressions [k e] of hidden states [k width].
+
+        Args:
+            hidden: Of the network.
+            amount: A number or [k 1]; scales the way from rest.
+            known: The general curves [k 20] that are right for this time, where the phonemes are known; what the
+                network is off by is then taken out, so closures are exact whatever the voice.
+        """
         moved = hidden @ self.weight.T + self.bias
-        press = self.net.curves(hidden)[:, _PRESS : _PRESS + 1] / _full_press()
-        shut = ((press - _CLOSURE[0]) / (_CLOSURE[1] - _CLOSURE[0])).clamp(0, 1)
-        moved = moved + (self.closed - moved) * shut * shut * (3 - 2 * shut)
-        out = self.rest.repeat(len(hidden), 1)
-        out[:, self.moved] = out[:, self.moved] + amount * moved
-        return out.clamp(0, 1)
+        general, (begin, met) = self.net.curves(hidden), _CLOSURE
+        if known is not None:
+            moved[:, self.rows] += (known - general) * self.evidence["span"]
+            general, (begin, met) = known, _KNOWN_CLOSURE
+        press = general[:, _PRESS : _PRESS + 1] / _full_press()
+        shut = ((press - begin) / (met - begin)).clamp(0, 1)
+        shut = shut * shut * (3 - 2 * shut)
+        by = amount * (moved + (self.closed - moved) * shut)
+        # A product with zeros and ones puts each in its place, and exports to ONNX, which indexed sums do not.
+        places = torch.nn.functional.one_hot(self.moved, len(self.rest)).to(by.dtype)
+        return (self.rest + by @ places).clamp(0, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it as arrays, for an avatar's file."""
@@ -94,6 +114,7 @@ def _closure_curves() -> Tensor:
     return speech.visemes(said, STEPS_HZ, STEPS_HZ, NAMES)[STEPS_HZ // 2]
 
 
+@cache
 def _full_press() -> float:
     return float(_closure_curves()[_PRESS])
 
@@ -105,30 +126,40 @@ def opening_weights(head: HeadModel) -> Tensor:
     return lower - upper
 
 
+def check(avatar: Avatar) -> None:
+    """Raises InputError where the avatar's head model lacks the ARKit mouth expressions."""
+    if missing := [n for n in NAMES if n not in avatar.head.expression_names]:
+        raise InputError(
+            f"head {avatar.head.id} has no expression {missing[0]!r}; speech needs the ARKit mouth shapes, "
+            "train the avatar on the built-in head"
+        )
+
+
 def general_voice(avatar: Avatar) -> Voice:
     """The prior in the person's rest pose and span; uses no sound.
 
     Raises:
         InputError: The avatar's head model lacks the ARKit mouth expressions.
     """
+    check(avatar)
     names = list(avatar.head.expression_names)
-    if missing := [n for n in NAMES if n not in names]:
-        raise InputError(
-            f"head {avatar.head.id} has no expression {missing[0]!r}; speech needs the ARKit mouth shapes, "
-            "train the avatar on the built-in head"
-        )
     net = _speech_net.prior()
     expr = avatar.motion.expr[: max(avatar.source.train_frames, 1)].float()
     opened = expr @ opening_weights(avatar.head)
     moved = torch.tensor([i for i, n in enumerate(names) if n.startswith(LOWER_FACE)])
-    rows = torch.tensor([moved.tolist().index(names.index(n)) for n in NAMES])
+    rows = _rows(moved, names)
     weight, bias, closed = (torch.zeros(len(moved), *shape) for shape in ((net.size.width,), (), ()))
     weight[rows], bias[rows], closed[rows] = net.head.weight, net.head.bias, _closure_curves()
     evidence = dict.fromkeys(_EVIDENCE, 0.0) | {"span": 1.0}
-    return _resting(Voice(net, weight, bias, _rest(expr, opened, names), moved, closed, evidence))
+    return _resting(Voice(net, weight, bias, rest_of(expr, opened, names), moved, closed, rows, evidence))
 
 
-def _rest(expr: Tensor, opened: Tensor, names: list[str]) -> Tensor:
+def _rows(moved: Tensor, names: list[str]) -> Tensor:
+    """Where the expressions of ``NAMES`` are among the moved ones."""
+    return torch.tensor([moved.tolist().index(names.index(n)) for n in NAMES])
+
+
+def rest_of(expr: Tensor, opened: Tensor, names: list[str]) -> Tensor:
     """The face at rest [e]: typical of the frames in which the lips just touch, eyes open.
 
     Not of those in which they are nearest: a p or b presses them, and a mouth at rest does not.
@@ -157,9 +188,10 @@ def voice_of(avatar: Avatar) -> Voice:
         net = _speech_net.unpack({n[len("net.") :]: v for n, v in arrays.items() if n.startswith("net.")})
         own = {n: arrays[n] for n in ("weight", "bias", "rest", "moved", "closed")}
         evidence: dict[str, float] = dict(zip(_EVIDENCE, arrays["evidence"].tolist(), strict=True))
+        rows = _rows(own["moved"], list(avatar.head.expression_names))
     except (KeyError, RuntimeError, ValueError) as e:
         raise ArtifactError(f"the avatar's speech weights cannot be used ({e}); train the avatar again") from e
-    return Voice(net, **own, evidence=evidence)
+    return Voice(net, **own, rows=rows, evidence=evidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +247,7 @@ def fit_speech(avatar: Avatar, sound: np.ndarray, config: SpeechConfig | None = 
     lesson = _Lesson(hidden[(ids - lag).clamp(0, pictures - 1)], wanted, use, gap)
     chance = _chance(_said(voice, lesson.hidden) @ gap, wanted @ gap, use)
     found = {"correlation": correlation, "chance": chance, "lag_frames": float(lag)}
-    voice = replace(voice, evidence={**voice.evidence, **found})
+    voice = _spanned(replace(voice, evidence={**voice.evidence, **found}), lesson)
     if not config.personal or correlation < max(_MIN_CORRELATION, chance):
         return voice.tensors()
     return _learned(voice, lesson).tensors()
@@ -265,34 +297,43 @@ def _chance(heard: Tensor, seen: Tensor, use: Tensor) -> float:
     return float(np.quantile(values, 0.95))
 
 
-def _learned(voice: Voice, lesson: _Lesson) -> Voice:
-    """The voice with its span and its last layer fitted to the lesson."""
+def _spanned(voice: Voice, lesson: _Lesson) -> Voice:
+    """The voice whose mouth opens as far as the person's."""
     heard = (_said(voice, lesson.hidden) @ lesson.gap)[lesson.use]
     seen = (lesson.wanted @ lesson.gap)[lesson.use]
     span = float((seen.std() / heard.std().clamp_min(1e-9)).clamp(*_SPAN))
-    mean = replace(voice, weight=voice.weight * span, bias=voice.bias * span)
+    evidence = {**voice.evidence, "span": span}
+    return _resting(replace(voice, weight=voice.weight * span, bias=voice.bias * span, evidence=evidence))
+
+
+def _learned(mean: Voice, lesson: _Lesson) -> Voice:
+    """The spanned voice with its last layer fitted to the lesson, as far from it as unseen parts of the clip allow."""
+    seen = (lesson.wanted @ lesson.gap)[lesson.use]
     rows = lesson.use.nonzero()[:, 0]
     held = [rows[len(rows) * k // _FOLDS : len(rows) * (k + 1) // _FOLDS] for k in range(_FOLDS)]
-    errors = {p: 0.0 for p in _PENALTIES}
-    for part in held:
-        train = rows[~torch.isin(rows, part)]
-        for penalty in _PENALTIES:
-            fitted = _posterior(mean, lesson, train, penalty)
-            errors[penalty] += _error(_said(fitted, lesson.hidden[part]), lesson.wanted[part], lesson.gap)
-    best = min(_PENALTIES, key=lambda p: (errors[p], -p))
-    fitted = _posterior(mean, lesson, rows, best)
+    scores: dict[float, float] = {}
+    for penalty in _PENALTIES:
+        said = torch.zeros_like(lesson.wanted)
+        for part in held:
+            fitted = _posterior(mean, lesson, rows[~torch.isin(rows, part)], penalty)
+            said[part] = _said(fitted, lesson.hidden[part])
+        scores[penalty] = _agreement(said[rows], lesson.wanted[rows], lesson.gap)
+    # Correlations of one short clip are uncertain: what is hardly better than more of the prior is not better.
+    good = max(scores.values()) - _INDIFFERENT
+    fitted = _posterior(mean, lesson, rows, max(p for p in _PENALTIES if scores[p] >= good))
     # Least squares pulls towards the mean; give the opening back its span.
     loss = (_said(fitted, lesson.hidden) @ lesson.gap)[lesson.use].std().clamp_min(1e-9)
     gain = float((seen.std() / loss).clamp(1.0, 1.6))
-    evidence = {**voice.evidence, "learned": 1.0, "span": span}
-    return _resting(replace(fitted, weight=fitted.weight * gain, evidence=evidence))
+    return _resting(replace(fitted, weight=fitted.weight * gain, evidence={**mean.evidence, "learned": 1.0}))
 
 
-def _error(said: Tensor, wanted: Tensor, gap: Tensor) -> float:
-    """Squared error of the opening and of all curves, each relative to its variance."""
-    opening = ((said - wanted) @ gap).square().mean() / (wanted @ gap).var().clamp_min(1e-12)
-    curves = (said - wanted).square().mean() / wanted.var(0).mean().clamp_min(1e-12)
-    return float(opening + curves)
+def _agreement(said: Tensor, wanted: Tensor, gap: Tensor) -> float:
+    """Correlation of the opening, and the mean share of variance explained of the curves that move, together."""
+    moving = wanted.std(0) > _MOVES
+    if not bool(moving.any()):
+        return 0.0
+    missed = (said - wanted)[:, moving].square().mean(0) / wanted[:, moving].var(0)
+    return _correlation(said @ gap, wanted @ gap) + float((1 - missed).clamp(-1, 1).mean())
 
 
 def _posterior(mean: Voice, lesson: _Lesson, rows: Tensor, penalty: float) -> Voice:

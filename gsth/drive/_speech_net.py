@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ class NetSize:
 
     width: int = 112
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
-    dropout: float = 0.05
+    dropout: float = 0.1
 
 
 class CausalConv(nn.Module):
@@ -112,6 +113,13 @@ class SpeechNet(nn.Module):
         return self.head(hidden)
 
 
+def warm_state(net: SpeechNet) -> list[Tensor]:
+    """The net's memory after some silence: where every sound begins."""
+    silence = torch.full((1, int(_WARM_UP_S * audio.COLUMNS_HZ), audio.BANDS), audio.FLOOR_FEATURE)
+    with torch.no_grad():
+        return net(silence)[1]
+
+
 def hidden_states(net: SpeechNet, features: Tensor) -> Tensor:
     """Hidden states of a whole sound at 50 Hz, aligned with it: features [2 k, 64] to [k, width].
 
@@ -133,9 +141,7 @@ class HiddenStream:
         self._net = net
         self._pending = torch.empty(0, audio.BANDS)
         self._wanted = 0
-        silence = torch.full((1, int(_WARM_UP_S * audio.COLUMNS_HZ), audio.BANDS), audio.FLOOR_FEATURE)
-        with torch.no_grad():
-            self._state = net(silence)[1]
+        self._state = warm_state(net)
         self._skip = DELAY
 
     def push(self, features: Tensor) -> Tensor:
@@ -240,3 +246,11 @@ def prior() -> SpeechNet:
     from safetensors.torch import load_file
 
     return unpack(load_file(WEIGHTS))
+
+
+def hear(samples: np.ndarray, fps: float, frames: int) -> Tensor:
+    """What the network hears in each of ``frames`` pictures of a sound (mono, 16 kHz): hidden states [frames width].
+
+    These are the audio features that drivers give a Motion and that an avatar's audio field learns from.
+    """
+    return at_pictures(hidden_states(prior(), audio.log_mel(samples)), fps, frames)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gsth.drive import _corpus
-from gsth.drive._corpus import Example
+from gsth.drive._corpus import Example, Sources
 from gsth.drive._speech_net import DELAY, NAMES, STEPS_HZ, WEIGHTS, SpeechNet, hidden_states, pack
 
 
@@ -28,11 +28,11 @@ class Recipe:
     """Everything that the weights follow from."""
 
     seed: int = 7
-    utterances: int = 1200
+    utterances: int = 2600
     """Of about 4.5 s each."""
     validation: int = 60
     """Utterances by held-out voices."""
-    steps: int = 5000
+    steps: int = 8000
     batch: int = 12
     crop_s: float = 2.4
     rate: float = 3e-3
@@ -57,9 +57,9 @@ _OPENING = {
 """How far curves part the lips of the built-in head, relative to the jaw; left stands for both sides."""
 
 
-def corpus(seed: int, count: int, variants: Sequence[str], workers: int) -> list[Example]:
+def corpus(seed: int, count: int, sources: Sources, workers: int) -> list[Example]:
     """``count`` utterances; the same for any number of workers."""
-    make: Callable[[int], Example] = partial(_corpus.example, variants=variants)
+    make: Callable[[int], Example] = partial(_corpus.example, sources=sources)
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return list(pool.map(make, range(seed, seed + count), chunksize=16))
 
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--utterances", type=int, default=Recipe.utterances)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--voice", action="append", default=[], help="hibari, or a Piper voice's file; may be repeated")
     args = parser.parse_args()
     from safetensors.torch import save_file
 
@@ -138,8 +139,9 @@ def main() -> None:
     # Steps are small: one thread is nearly as fast as two, and makes the result independent of the machine's load.
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    data = corpus(recipe.seed * 100_000, recipe.utterances, _corpus.training_variants(), args.workers)
-    held_out = corpus(recipe.seed * 100_000 + 50_000, recipe.validation, sorted(_corpus.HELD_OUT), args.workers)
+    sources, unheard = Sources(_corpus.training_variants(), tuple(args.voice)), Sources(tuple(sorted(_corpus.HELD_OUT)))
+    data = corpus(recipe.seed * 100_000, recipe.utterances, sources, args.workers)
+    held_out = corpus(recipe.seed * 100_000 + 50_000, recipe.validation, unheard, args.workers)
     minutes = sum(len(e.curves) for e in data) / STEPS_HZ / 60
     print(f"{minutes:.1f} minutes of speech in {time.perf_counter() - begun:.0f} s", flush=True)
     net = fit(data, recipe, lambda step, value: print(f"step {step}: loss {value:.4f}", flush=True))
@@ -148,6 +150,7 @@ def main() -> None:
         "minutes_of_speech": round(minutes, 1),
         "training_s": round(time.perf_counter() - begun),
         "parameters": sum(p.numel() for p in net.parameters()),
+        "natural_voices": [Path(v).name for v in args.voice],
         "held_out_voices": sorted(_corpus.HELD_OUT),
         "scores": scores(net, held_out),
     }

@@ -63,7 +63,7 @@ def slimmed(avatar: Avatar, config: SlimConfig) -> Generator[Event, None, Avatar
         InputError: An expression to keep is unknown.
     """
     if config.splats is not None and config.splats < len(avatar.splats.face_ids):
-        kept = pruned(avatar, importance(avatar).topk(config.splats).indices.sort().values)
+        kept = avatar.taken(importance(avatar).topk(config.splats).indices.sort().values)
         # Adam's steps never rest: where nothing is missing they would only harm.
         pays = config.finetune > 0 and difference(kept, avatar) > INVISIBLE
         avatar = (yield from finetuned(kept, avatar, config.finetune)) if pays else kept
@@ -108,17 +108,6 @@ def attention(avatar: Avatar, frame: Motion, cameras: Cameras) -> Tensor:
     view = cameras.viewmats[0]
     px = math3d.project(landmarks @ view[:3, :3].T + view[:3, 3], cameras.Ks[0])
     return _losses.pixel_weights(px, cameras.height, cameras.width, LossWeights())
-
-
-def pruned(avatar: Avatar, keep: Tensor) -> Avatar:
-    """The avatar with some of its splats, ``keep`` [m]."""
-    import dataclasses
-
-    s, c = avatar.splats, avatar.correctives
-    splats = s.replace(**{f.name: getattr(s, f.name)[keep] for f in dataclasses.fields(s)})
-    if c is not None:
-        c = c.replace(means_delta=c.means_delta[keep], sh_delta=c.sh_delta[keep])
-    return dataclasses.replace(avatar, splats=splats, correctives=c)
 
 
 def difference(avatar: Avatar, whole: Avatar) -> float:
@@ -223,6 +212,7 @@ def with_expressions(avatar: Avatar, names: tuple[str, ...]) -> Avatar:
         motion=fewer(avatar.motion),
         landmark_motion=avatar.landmark_motion and fewer(avatar.landmark_motion),
         correctives=correctives,
+        field=None,
         speech={},
     )
 
@@ -280,6 +270,7 @@ def with_personal_basis(avatar: Avatar) -> Avatar:
         motion=moved(avatar.motion),
         landmark_motion=avatar.landmark_motion and moved(avatar.landmark_motion),
         correctives=correctives,
+        field=None,
         speech={},
         meta={**avatar.meta, "expression_map": mapping},
     )

@@ -19,6 +19,8 @@ class TrackConfig:
     """Head model."""
     matte: bool = True
     """Separate the person from the background; off: everything counts as person and there is no plate."""
+    photometric: bool = True
+    """Refine identity and motion against the pictures, after landmarks; off: landmarks alone, somewhat faster."""
     report: bool = True
     """Write report.html and overlay.mp4 into the track."""
 

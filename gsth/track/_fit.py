@@ -79,8 +79,8 @@ WHOLE = (*RIGID, "neck", "head")
 STAGES = (
     Stage("who", "key", (*RIGID, "shape", "log_focal"), 120, Weights(shape=0.004, expr_steps=0, shake=0)),
     Stage("where", "key", (*RIGID, "shape", "log_focal", "offsets"), 180, Weights(expr_steps=0, shake=0)),
-    Stage("how", "all", RIGID, 120),
-    Stage("torso", "all", WHOLE, 140, Weights(still=0.02)),
+    Stage("how", "all", RIGID, 60),
+    Stage("torso", "all", WHOLE, 70, Weights(still=0.02)),
 )
 """Identity moves on keyframes of the training part only; "torso" starts by taking the torso out of the head's pose."""
 OFFSET_SD = 0.003
@@ -154,7 +154,7 @@ class Fit:
         start = _start.rigid_poses(neutral, observed.points, observed.focal, observed.principal)
         self.pose = Pose.at(*start, len(head.expression_names))
         self._landmark_weights = landmark_weights()
-        self._sparse = torch.tensor([_sparsity(n) for n in head.expression_names])
+        self._sparse = torch.tensor([sparsity(n) for n in head.expression_names])
 
     @property
     def focal(self) -> Tensor:
@@ -174,16 +174,11 @@ class Fit:
 
     def result(self) -> Fitted:
         """The outcome so far, on all frames."""
-        seen = self.observed
         with torch.no_grad():
             projected = self._project(self.rig.points(self.pose, self.shape, self.offsets))[:, : _points.COUNT]
-            ruler = _ruler(seen.points)
-            error = (projected - seen.points).norm(dim=-1) / ruler[:, None] * 100
-            motion = self.rig.motion(self.pose, seen.fps)
-        face = error[:, : _points.IRIS_RIGHT[0]].mean(1)
-        lips = error[:, list(_points.LIPS)].mean(1)
+            motion = self.rig.motion(self.pose, self.observed.fps)
         identity = Identity(self.head.id, self.shape.clone())
-        return Fitted(float(self.focal), identity, motion, self.offsets.clone(), projected, face, lips)
+        return measured(self.observed, float(self.focal), identity, motion, self.offsets.clone(), projected)
 
     def _stage(self, stage: Stage) -> Iterator[float]:
         everything = torch.arange(len(self.observed.points))
@@ -241,10 +236,10 @@ class Fit:
         w = stage.weights
         projected = self._project(self.rig.points(pose, self.shape, self.offsets))
         points = projected[:, : _points.COUNT]
-        pct = 100 / _ruler(seen.points)[:, None]
+        pct = 100 / ruler(seen.points)[:, None]
         counts = seen.found.float() / seen.found.sum().clamp_min(1)
         error = _soft((points - seen.points).norm(dim=-1) * pct)
-        importance = self._landmark_weights * _iris_trust(seen.points)
+        importance = self._landmark_weights * eyes_trust(seen.points)
         loss = ((error * importance).sum(1) * counts).sum()
         upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
         gap = (points[:, upper] - points[:, lower]) - (seen.points[:, upper] - seen.points[:, lower])
@@ -301,26 +296,36 @@ def _motion_prior(pose: Pose, w: Weights) -> Tensor:
     return total
 
 
+def measured(
+    seen: Observed, focal: float, identity: Identity, motion: Motion, offsets: Tensor, projected: Tensor
+) -> Fitted:
+    """The outcome with its errors, given where it puts the landmarks, crop px [t 478 2]."""
+    error = (projected - seen.points).norm(dim=-1) / ruler(seen.points)[:, None] * 100
+    face = error[:, : _points.IRIS_RIGHT[0]].mean(1)
+    return Fitted(focal, identity, motion, offsets, projected, face, error[:, list(_points.LIPS)].mean(1))
+
+
 def _soft(error: Tensor) -> Tensor:
     """Charbonnier penalty of errors >= 0."""
     return (error.square() + SOFT**2).sqrt() - SOFT
 
 
-def _ruler(points: Tensor) -> Tensor:
+def ruler(points: Tensor) -> Tensor:
     """Inter-ocular distance [t] of [t 478 2], px, at least 60 % of its median: a profile must not blow up errors."""
     distance = (points[:, _points.LEFT_OUTER] - points[:, _points.RIGHT_OUTER]).norm(dim=-1)
     return torch.maximum(distance, 0.6 * distance.median())
 
 
-def _iris_trust(points: Tensor) -> Tensor:
+def eyes_trust(points: Tensor) -> Tensor:
     """1 for all points but the irises of closing eyes, which the detector then only guesses [t 478]."""
     trust = torch.ones(points.shape[:2])
-    width = _ruler(points)
+    width = ruler(points)
     for pairs, iris in ((_points.LID_PAIRS_LEFT, _points.IRIS_LEFT), (_points.LID_PAIRS_RIGHT, _points.IRIS_RIGHT)):
         gap = torch.stack([(points[:, a] - points[:, b]).norm(dim=-1) for a, b in pairs], -1).mean(-1) / width
         trust[:, list(iris)] = ((gap - 0.03) / 0.04).clamp(0, 1)[:, None]
     return trust
 
 
-def _sparsity(name: str) -> float:
+def sparsity(name: str) -> float:
+    """How dear an action is."""
     return next((cost for start, cost in SPARSE.items() if name.startswith(start)), 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,12 +70,20 @@ def solutions() -> Any:
 
 def detect(clip: Clip, seen: Detections) -> Iterator[Event]:
     """Look at every frame once and fill ``seen``."""
-    with _Faces.open() as faces, solutions().pose.Pose(model_complexity=1) as pose:
+    with (
+        _Faces.open() as faces,
+        solutions().pose.Pose(model_complexity=1) as pose,
+        ThreadPoolExecutor(1) as beside,
+    ):
         for i, frame in enumerate(media.frames(clip)):
-            if i % POSE_EVERY == 0:
-                seen.shoulders[i] = faces.shoulders(frame, pose)
-            found = faces(frame)
+            # both models work outside Python's lock: shoulders are looked for while the face is
+            body = beside.submit(faces.shoulders, frame, pose) if i % POSE_EVERY == 0 else None
+            found = faces.whole_frame(frame)
+            if body is not None:
+                seen.shoulders[i] = body.result()
+            found = found or faces.closer(frame)
             if found:
+                found = faces.sorted(found)
                 seen.points[i], seen.found[i] = found[0], True
                 seen.sharpness[i], seen.light[i] = _quality(frame, found[0])
             if len(found) > 1:
@@ -124,10 +133,12 @@ class _Faces:
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def __call__(self, frame: np.ndarray) -> list[np.ndarray]:
-        found = _faces(self.whole, frame) or self._closer(frame)
-        if not found:
-            return []
+    def whole_frame(self, frame: np.ndarray) -> list[np.ndarray]:
+        """All faces that the whole frame shows."""
+        return _faces(self.whole, frame)
+
+    def sorted(self, found: list[np.ndarray]) -> list[np.ndarray]:
+        """The tracked person's face first."""
         if self.last is None:
             found.sort(key=lambda p: -float(_points.interocular(p)))
         else:
@@ -148,7 +159,8 @@ class _Faces:
         self.reach = 2.5 * max(float(np.linalg.norm(xyv[7, :2] - xyv[8, :2])), float(np.ptp(xyv[:11, 1])), 16.0)
         return xyv[11:13]
 
-    def _closer(self, frame: np.ndarray) -> list[np.ndarray]:
+    def closer(self, frame: np.ndarray) -> list[np.ndarray]:
+        """The face in an enlarged window around where it last was, or where the pose model saw the nose."""
         if self.last is not None:
             centre, reach = self.last.mean(0), 2.5 * float(_points.interocular(self.last))
         elif self.nose is not None:

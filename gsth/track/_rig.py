@@ -10,6 +10,7 @@ from torch import Tensor
 from gsth import math3d
 from gsth.head import JOINTS, HeadModel
 from gsth.track import _points
+from gsth.track._response import as_detected
 from gsth.types import Identity, Motion
 
 SHOULDER = (0.165, 0.065, 0.01)
@@ -75,7 +76,10 @@ class LandmarkRig:
 
     @classmethod
     def of(cls, head: HeadModel) -> LandmarkRig:
-        """Mix the vertices under each landmark. Exact where their skinning weights agree, as they do on a face."""
+        """Mix the vertices under each landmark, then shift them to where the detector would see them.
+
+        Exact where the skinning weights of a triangle agree, as they do on a face.
+        """
         corners = head.faces[head.landmark_faces]
         used, at = corners.unique(return_inverse=True)
         mix = torch.zeros(len(corners), len(used)).scatter_add(1, at, head.landmark_bary)
@@ -95,7 +99,7 @@ class LandmarkRig:
             expr_basis=torch.einsum("lv,evc->elc", whole, part.expr_basis),
             weights=whole @ part.weights,
         )
-        return cls(model, *_expression_links(head.expression_names))
+        return cls(as_detected(model, head), *_expression_links(head.expression_names))
 
     def expressions(self, pose: Pose) -> Tensor:
         """All activations [t e], the eyeLook ones from the gaze, so that lids follow the eyes as in life."""

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from gsth import artifacts, head, media
-from gsth.track import _crop, _landmarks, _mattes, _preflight, _report
+from gsth.track import _crop, _landmarks, _mattes, _points, _preflight, _report
 from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
+from gsth.track._photo import Photometric
 from gsth.types import Clip, Done, Event, Notice, Step, Track
 
+T = TypeVar("T")
 FOV_RAD = 0.52
 """Prior of the vertical field of view: webcams, phones and interview cameras lie between 20 and 40 degrees."""
 
@@ -39,8 +46,9 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
         yield from _landmarks.detect(clip, seen)
         yield from _preflight.judge(clip, seen)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
-        images, mattes = yield from _pictures(clip, crop, config, folder)
         train_frames = config.train_frames(clip.frames)
+        fit = Fit(head.load(config.head), _observed(clip, crop, seen), train_frames)
+        images, mattes = yield from _alongside(_pictures(clip, crop, config, folder), fit.run())
         plate = None
         if config.matte:
             plate, shift = _mattes.plate(images, mattes, train_frames)
@@ -50,15 +58,53 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
                     f"{clip.path}: the background is not still (its edges wander by {shift:.1f} px): the camera or "
                     f"something behind the person moves; there will be no background plate; film from a tripod"
                 )
-        fit = Fit(head.load(config.head), _observed(clip, crop, seen), train_frames)
-        yield from fit.run()
         fitted = fit.result()
+        if config.photometric:
+            refined = Photometric(fit, images)
+            yield from refined.run()
+            fitted = refined.result()
         result = _assembled(clip, crop, seen, fitted, (images, mattes, plate))
         values = _values(fitted, crop, seen, train_frames)
         artifacts.save_into(result, folder, config=config, clip_sha256=artifacts.sha256(clip.path), quality=values)
         if config.report:
             yield from _report.write(folder, result, fitted, train_frames)
     yield Done(out, values)
+
+
+def _alongside(first: Generator[Event, None, T], second: Iterator[Event]) -> Generator[Event, None, T]:
+    """Run both at once, the first in a thread of its own; gives back what the first returns.
+
+    The second keeps to one thread meanwhile: the other core is taken, and two OpenMP teams on it would stall both.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
+    abandoned = Flag()
+
+    def drained() -> T:
+        while not abandoned.is_set():
+            try:
+                events.put(next(first))
+            except StopIteration as end:
+                return end.value
+        raise InterruptedError("tracking was stopped")
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(drained)
+            try:
+                for event in second:
+                    yield event
+                    while not events.empty():
+                        yield events.get()
+                while not (job.done() and events.empty()):
+                    with suppress(Empty):
+                        yield events.get(timeout=0.1)
+            finally:
+                abandoned.set()
+            return job.result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _series(path: Path, shape: tuple[int, ...]) -> np.memmap:
@@ -96,7 +142,7 @@ def _observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Obse
     shoulders[..., :2] = crop.points(seen.shoulders[..., :2])
     camera = crop.cameras(clip.height / 2 / np.tan(FOV_RAD / 2), clip.width, clip.height)
     return Observed(
-        points=torch.from_numpy(crop.points(seen.points)),
+        points=torch.from_numpy(_points.with_shut_lids(crop.points(seen.points), seen.found)),
         found=torch.from_numpy(seen.found),
         shoulders=torch.from_numpy(shoulders),
         principal=camera.Ks[0, :2, 2],

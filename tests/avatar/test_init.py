@@ -4,7 +4,8 @@ import torch
 
 from gsth import math3d, render
 from gsth.avatar import AvatarConfig
-from gsth.avatar._init import initial_splats, spread_frames
+from gsth.avatar._init import initial_splats
+from gsth.avatar._views import spread_frames
 from gsth.head import HeadModel
 from gsth.types import Mesh, Track
 

@@ -51,6 +51,7 @@ def _person(expr: torch.Tensor, train_frames: int, fps: float = FPS) -> SimpleNa
             frame_ids=torch.arange(frames),
             found=torch.ones(frames, dtype=torch.bool),
         ),
+        field=None,
         speech={},
     )
 

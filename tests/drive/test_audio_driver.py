@@ -11,7 +11,7 @@ import torch
 
 from gsth import audio as sound_audio
 from gsth import speech
-from gsth.drive import audio, offline
+from gsth.drive import Manner, audio, offline
 from gsth.drive._person import opening_weights
 from gsth.errors import InputError
 
@@ -100,17 +100,17 @@ def test_loudness_does_not_open_the_mouth(tmp_path: Path, made, sentence, gain: 
 
 
 def test_pieces_come_in_order_and_join_to_the_whole(made, wav: Path) -> None:
-    driver = audio.Config(wav, seed=4).build(made)
+    driver = audio.Config(wav, Manner(seed=4)).build(made)
     pieces = list(driver.stream())
     assert len(pieces) > 5 and all(len(p) > 0 for p in pieces)
     assert len(pieces[0]) < 0.3 * made.motion.fps
-    again = offline(audio.Config(wav, seed=4).build(made))
+    again = offline(audio.Config(wav, Manner(seed=4)).build(made))
     assert torch.equal(torch.cat([p.expr for p in pieces]), again.expr)
     assert torch.equal(torch.cat([p.joints for p in pieces]), again.joints)
 
 
 def test_seed_changes_life_but_not_the_mouth(made, wav: Path) -> None:
-    a, b = (offline(audio.Config(wav, seed=s).build(made)) for s in (0, 1))
+    a, b = (offline(audio.Config(wav, Manner(seed=s)).build(made)) for s in (0, 1))
     lids = [i for i, n in enumerate(made.head.expression_names) if n.startswith("eyeBlink")]
     others = [i for i in range(52) if i not in lids]
     assert torch.equal(a.expr[:, others], b.expr[:, others])
@@ -118,13 +118,13 @@ def test_seed_changes_life_but_not_the_mouth(made, wav: Path) -> None:
 
 
 def test_expressiveness_scales_the_way_from_rest(made, wav: Path) -> None:
-    none = offline(audio.Config(wav, expressiveness=0).build(made))
+    none = offline(audio.Config(wav, Manner(expressiveness=0)).build(made))
     assert _opening(none, made).abs().max() < 0.1
-    half, full = (offline(audio.Config(wav, expressiveness=x).build(made)) for x in (0.5, 1.0))
+    half, full = (offline(audio.Config(wav, Manner(expressiveness=x)).build(made)) for x in (0.5, 1.0))
     jaw = made.head.expression_names.index("jawOpen")
     torch.testing.assert_close(half.expr[:, jaw], full.expr[:, jaw] / 2, atol=1e-5, rtol=0)
     with pytest.raises(InputError, match="expressiveness"):
-        audio.Config(wav, expressiveness=3)
+        Manner(expressiveness=3)
 
 
 def test_unusable_sound_is_refused(tmp_path: Path, made) -> None:
@@ -148,3 +148,60 @@ def test_a_head_without_mouth_shapes_is_refused(made, person, wav: Path) -> None
     other.head = dataclasses.replace(made.head, expression_names=names)
     with pytest.raises(InputError, match="jawOpen"):
         audio.Config(wav).build(other)
+
+
+def _opening_of(samples: np.ndarray, path: Path, made, rate: int = sound_audio.RATE) -> torch.Tensor:
+    return _opening(offline(audio.Config(_write(path, samples, rate)).build(made)), made)
+
+
+def test_clipped_sound_and_telephones_are_understood(tmp_path: Path, made, sentence) -> None:
+    from scipy.signal import resample_poly
+
+    clean = _opening_of(sentence[0], tmp_path / "a.wav", made)
+    clipped = _opening_of(np.clip(8 * sentence[0], -0.5, 0.5), tmp_path / "b.wav", made)
+    telephone = _opening_of(resample_poly(sentence[0], 1, 2).astype(np.float32), tmp_path / "c.wav", made, 8000)
+    for other in (clipped, telephone):
+        assert len(other) == len(clean)
+        assert np.corrcoef(clean, other)[0, 1] > 0.7
+
+
+def test_a_held_chord_does_not_make_the_mouth_chatter(tmp_path: Path, made, sentence) -> None:
+    t = np.arange(4 * sound_audio.RATE) / sound_audio.RATE
+    chord = sum(0.1 * np.sin(2 * np.pi * f * k * t) / k for f in (220, 277, 330) for k in (1, 2, 3)).astype(np.float32)
+    speech_opening = _opening_of(sentence[0], tmp_path / "a.wav", made)
+    held = _opening_of(chord, tmp_path / "b.wav", made)[25:75]
+    assert float(held.diff().abs().mean()) < 0.2 * float(speech_opening.diff().abs().mean())
+
+
+def test_long_sound_is_spoken_while_it_is_read(made, sentence) -> None:
+    import time
+
+    from gsth.drive import Sound
+    from gsth.drive._speaking import SpeechDriver
+
+    samples = np.resize(sentence[0], 1800 * sound_audio.RATE)  # half an hour
+    begun = time.process_time()
+    first = next(SpeechDriver(made, samples, Manner(), Sound(samples, sound_audio.RATE)).stream())
+    assert len(first) > 0
+    assert time.process_time() - begun < 4.0
+
+
+def test_brows_and_head_go_with_accents(made, wav: Path, sentence) -> None:
+    motion = offline(audio.Config(wav).build(made))
+    brow = motion.expr[:, made.head.expression_names.index("browInnerUp")]
+    assert 0.05 < float(brow.max()) < 0.5 and float(brow.min()) < 0.01
+    loud = sound_audio.per_picture(
+        torch.from_numpy(sentence[0][: len(sentence[0]) // 160 * 160]).reshape(-1, 160).square().mean(1, keepdim=True),
+        motion.fps,
+        len(motion),
+    )[:, 0]
+    assert float(torch.corrcoef(torch.stack((brow, 10 * torch.log10(loud + 1e-6))))[0, 1]) > 0.2
+
+
+def test_emotion_shows_on_speech(made, wav: Path) -> None:
+    plain, sad = (offline(audio.Config(wav, Manner(emotion=e)).build(made)) for e in ("none", "sad:0.8"))
+    frown = made.head.expression_names.index("mouthFrownLeft")
+    assert float((sad.expr - plain.expr)[:, frown].mean()) > 0.2
+    assert np.corrcoef(_opening(plain, made), _opening(sad, made))[0, 1] > 0.9
+    with pytest.raises(InputError, match="grumpy"):
+        audio.Config(wav, Manner(emotion="grumpy")).build(made)

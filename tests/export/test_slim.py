@@ -74,7 +74,7 @@ def vars_of(avatar: Avatar) -> dict[str, Any]:
 def test_a_budget_keeps_what_matters(person: Avatar) -> None:
     kept = result(_slim.slimmed(person, _slim.SlimConfig(splats=300, finetune=0)))
     weight = _slim.importance(person)
-    worst = _slim.pruned(person, weight.topk(300, largest=False).indices)
+    worst = person.taken(weight.topk(300, largest=False).indices)
     assert len(kept.splats.face_ids) == 300 and psnr(person, kept) > psnr(person, worst) + 6
     assert kept.correctives is not None and len(kept.correctives.means_delta) == 300
     same = result(_slim.slimmed(person, _slim.SlimConfig(splats=10_000)))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from gsth import artifacts, head, media, track
 from gsth.errors import InputError
-from gsth.track import TrackConfig
+from gsth.track import TrackConfig, _track
 from gsth.types import Done, Event, Notice, Step, Track
 
 FRAMES, SIZE = 40, 128
@@ -111,6 +114,47 @@ def test_train_frames_are_the_first_part() -> None:
     assert TrackConfig(holdout=0.2).train_frames(200) == 160
     assert TrackConfig(holdout=0).train_frames(200) == 200
     assert TrackConfig(holdout=0.9).train_frames(2) == 1
+
+
+def test_two_streams_run_side_by_side_and_give_their_result() -> None:
+    reached = threading.Event()
+
+    def slow() -> Generator[Event, None, str]:
+        yield Step("slow", 1, 2)
+        assert reached.wait(10), "the other stream did not run meanwhile"
+        yield Step("slow", 2, 2)
+        return "result"
+
+    def fast() -> Iterator[Event]:
+        yield Step("fast", 1, 1)
+        reached.set()
+
+    threads = torch.get_num_threads()
+    both = _track._alongside(slow(), fast())
+    events: list[Event] = []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            events.append(next(both))
+    assert end.value.value == "result" and torch.get_num_threads() == threads
+    assert sorted(e.stage for e in events if isinstance(e, Step)) == ["fast", "slow", "slow"]
+
+
+def test_what_fails_beside_is_raised_and_an_abandoned_run_ends() -> None:
+    def broken() -> Generator[Event, None, str]:
+        yield Step("slow", 1, 2)
+        raise InputError("disk full")
+
+    with pytest.raises(InputError, match="disk full"):
+        list(_track._alongside(broken(), iter(())))
+
+    def endless() -> Generator[Event, None, str]:
+        while True:
+            yield Step("slow", 1, 2)
+
+    both = _track._alongside(endless(), iter([Step("fast", 1, 1)]))
+    next(both)
+    both.close()
+    assert not any(t.name.startswith("ThreadPoolExecutor") for t in threading.enumerate())
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

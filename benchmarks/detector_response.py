@@ -1,0 +1,193 @@
+"""What MediaPipe makes of the built-in head: draws many actors, detects, fits the linear response, scores it on others.
+
+    python benchmarks/detector_response.py          # table; with --write also the asset that tracking uses
+
+Each detected landmark is explained as the head's own, plus an offset on the surface and one more for every expression
+(``gsth/track/_response.py``). A quarter of the actors is kept out of the fit and scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsth import head, math3d, synth
+from gsth.track import _gauss, _points, _response
+from gsth.track._landmarks import solutions
+from gsth.track._rig import LOOK_RAD, LandmarkRig
+from gsth.types import Cameras, Motion
+
+SIZE, SHOTS, SEED = 384, 30, 5
+LOOKS = ("ash", "umber", "sand", "rose")
+TURN_RAD = tuple(math.radians(a) for a in (13, 35, 8))
+FOCAL = (1.5, 3.0)
+"""Range of the focal length in picture heights; the distance goes with it."""
+OFFSET_SD, RESPONSE_SD = 0.005, 0.004
+"""Priors of the offset and of the response of each expression at full activation, m."""
+OUTLIER_PCT, LOST_PCT = 3.0, 8.0
+"""Of the inter-ocular distance: where a detection starts to count less; mean error from which a face was not found."""
+GROUPS = {
+    "all": range(_points.COUNT),
+    "lips": _points.LIPS,
+    "eyes": _points.EYE_LEFT + _points.EYE_RIGHT,
+    "irises": _points.IRIS_LEFT + _points.IRIS_RIGHT,
+    "oval": _points.OVAL,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """Detections of known heads; residuals in % of the inter-ocular distance."""
+
+    away: Tensor
+    """Detected less true [n 478 2]."""
+    slope: Tensor
+    """What a neutral offset of each landmark does to it [n 478 2 3]."""
+    known: Tensor
+    """1, then the activations [n 1 + e]."""
+    actor: Tensor
+    """[n]."""
+
+    def take(self, rows: Tensor) -> Shots:
+        """Some shots."""
+        return Shots(**{name: value[rows] for name, value in vars(self).items()})
+
+
+def performance(actor: synth.Actor, rng: np.random.Generator) -> tuple[Motion, Cameras]:
+    """Random moments of the actor's speech with up to three more actions, another turn and gaze; another lens."""
+    model, said = actor.head, actor.truth.motion
+    names = model.expression_names
+    picked = torch.from_numpy(rng.integers(0, len(said), SHOTS))
+    expr = said.expr[picked] * torch.from_numpy(rng.random(SHOTS) > 0.3).float()[:, None]
+    usable = [n for n in names if not n.startswith(("eyeLook", "tongue"))]
+    for row in expr:
+        for name in rng.choice(usable, rng.integers(1, 4), replace=False):
+            other = name.replace("Left", "*").replace("Right", "Left").replace("*", "Right")
+            row[names.index(name)] = amount = rng.uniform(0.2, 1)
+            if rng.random() < 0.7:
+                row[names.index(other)] = amount
+    turn = torch.from_numpy(rng.uniform(-1, 1, (SHOTS, 3)) * TURN_RAD).float()
+    gaze = torch.from_numpy(rng.uniform(-1, 1, (SHOTS, 2)) * (0.2, 0.3)).float() - 0.5 * turn[:, :2]
+    down, right = gaze.unbind(1)
+    for side, inward in (("Left", right), ("Right", -right)):
+        amounts = zip(("Up", "Down", "In", "Out"), (-down, down, inward, -inward), LOOK_RAD, strict=True)
+        for way, amount, full in amounts:
+            expr[:, names.index(f"eyeLook{way}{side}")] = (amount / full).clamp(0, 1)
+    neck = rng.uniform(0.3, 0.55)
+    joints = math3d.quat_identity(SHOTS, 5)
+    joints[:, 1], joints[:, 2] = (math3d.rotvec_to_quat(share * turn) for share in (neck, 1 - neck))
+    joints[:, 3] = joints[:, 4] = math3d.rotvec_to_quat(torch.cat((gaze, torch.zeros(SHOTS, 1)), 1))
+    focal = rng.uniform(*FOCAL)
+    was = float(actor.truth.cameras.Ks[0, 0, 0]) / SIZE
+    place = said.T_world_head[picked].clone()
+    place[:, 6] *= focal / was
+    K = torch.tensor(((focal * SIZE, 0, SIZE / 2), (0, focal * SIZE, SIZE / 2), (0, 0, 1)))
+    return Motion(said.head, said.fps, expr.clamp(0, 1), joints, place), Cameras(
+        torch.eye(4)[None], K[None], SIZE, SIZE
+    )
+
+
+def shoot(count: int) -> Iterator[Shots]:
+    """Draw and detect, one actor after the other."""
+    rng = np.random.default_rng(SEED)
+    with solutions().face_mesh.FaceMesh(max_num_faces=1, refine_landmarks=True) as mesh:
+        for k in range(count):
+            config = synth.SynthConfig(seed=100 + k, look=LOOKS[k % len(LOOKS)], seconds=20, size=SIZE)
+            actor = synth.actor(config)
+            motion, cameras = performance(actor, rng)
+            actor = replace(actor, truth=replace(actor.truth, motion=motion, cameras=cameras))
+            points = np.full((SHOTS, _points.COUNT, 2), np.nan, np.float32)
+            for i in range(SHOTS):
+                picture = actor.frame(i)
+                # as in a video, the detector settles on its last answer
+                faces = [mesh.process(picture).multi_face_landmarks for _ in range(3)][-1]
+                if faces:
+                    points[i] = [(p.x * SIZE, p.y * SIZE) for p in faces[0].landmark]
+            yield compared(k, torch.from_numpy(points), actor)
+            print(f"actor {k + 1} of {count}", flush=True)
+
+
+def compared(number: int, detected: Tensor, actor: synth.Actor) -> Shots:
+    """Detections of one actor [t 478 2] (nan: none) against its truth."""
+    model, truth = actor.head, actor.truth
+    plain = LandmarkRig.of(replace(model, id=replace(model.id, name="without the response"))).model
+    points = _gauss.Points.of(plain, torch.zeros(0, dtype=torch.int64))
+    motion = truth.motion
+    state = _gauss.State(motion.expr, motion.joints, motion.T_world_head, torch.zeros(len(motion), 2))
+    at = points.carried(truth.identity.shape, state)
+    K = truth.cameras.Ks[0]
+    slope = _gauss.projected_slopes(at.x, K[0, 0]) @ at.turn
+    px = math3d.project(at.x, K)[:, : _points.COUNT]
+    ruler = (px[:, _points.LEFT_OUTER] - px[:, _points.RIGHT_OUTER]).norm(dim=-1)
+    pct = 100 / torch.maximum(ruler, 0.6 * ruler.median())[:, None, None]
+    away = (detected - px) * pct
+    rows = away.norm(dim=-1).mean(1) < LOST_PCT  # nan is not
+    known = torch.cat((torch.ones(len(px), 1), motion.expr), 1)
+    shots = Shots(away, slope[:, : _points.COUNT] * pct[..., None], known, torch.full((len(px),), number))
+    return shots.take(rows)
+
+
+def response(shots: Shots, with_expressions: bool) -> Tensor:
+    """Offset and response [478 1 + e 3], m: robust ridge regression, each landmark by itself."""
+    count = shots.known.shape[1]
+    spread = torch.full((count,), RESPONSE_SD if with_expressions else 1e-9)
+    spread[0] = OFFSET_SD
+    prior = torch.diag(spread.repeat_interleave(3) ** -2)
+    out = torch.zeros(_points.COUNT, count, 3)
+    for i in range(_points.COUNT):
+        rows = (shots.slope[:, i, :, None] * shots.known[:, None, :, None]).flatten(2)
+        trust = torch.ones(len(rows))
+        for _ in range(5):
+            weighted = rows * trust[:, None, None]
+            hessian = torch.einsum("naf,nag->fg", rows, weighted) + prior
+            found = torch.linalg.solve(hessian, torch.einsum("naf,na->f", weighted, shots.away[:, i]))
+            miss = (rows @ found - shots.away[:, i]).norm(dim=-1)
+            trust = 1 / (1 + (miss / OUTLIER_PCT).square())
+        out[i] = found.view(count, 3)
+    return out
+
+
+def errors(shots: Shots, fields: Tensor) -> dict[str, float]:
+    """Mean distance that remains, % of the inter-ocular distance."""
+    left = shots.away - torch.einsum("nlac,lfc,nf->nla", shots.slope, fields, shots.known)
+    return {name: float(left.norm(dim=-1)[:, list(ids)].mean()) for name, ids in GROUPS.items()}
+
+
+def main() -> None:
+    """Draw, fit, score, and write where asked."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--actors", type=int, default=16)
+    parser.add_argument("--write", action="store_true", help="fit on all actors and write the asset")
+    args = parser.parse_args()
+    torch.set_grad_enabled(False)
+    made = list(shoot(args.actors))
+    shots = Shots(**{name: torch.cat([getattr(m, name) for m in made]) for name in vars(made[0])})
+    kept = shots.actor < 0.75 * args.actors
+    learned, unseen = shots.take(kept), shots.take(~kept)
+    none = torch.zeros(_points.COUNT, shots.known.shape[1], 3)
+    print(f"{'% of the inter-ocular distance':<32}" + "".join(f"{name:>9}" for name in GROUPS))
+    fields = {
+        "embedding alone": none,
+        "offsets": response(learned, False),
+        "offsets and response": response(learned, True),
+    }
+    for name, field in fields.items():
+        print(f"{name:<32}" + "".join(f"{e:>9.2f}" for e in errors(unseen, field).values()))
+    if args.write:
+        final = response(shots, True)
+        np.savez_compressed(
+            _response.ASSET,
+            topology=_response.topology_of(head.load()),
+            offsets=final[:, 0].numpy().astype(np.float16),
+            response=final[:, 1:].permute(1, 0, 2).numpy().astype(np.float16),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""How well tracking finds what is known of a synthetic actor, and how it fares on real clips.
+
+    python benchmarks/tracking.py [me.mp4 ...]      # tables; writes benchmarks/results/tracking.json
+
+The actor (10 s, turns of 30 degrees to either side) is tracked by landmarks alone and with the photometric stage. Its
+camera is known, but tracking is not told; "position" counts the error of the focal length, "bearing" only the part
+across the line of sight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gsth import artifacts, head, math3d, media, synth, track
+from gsth.track import TrackConfig
+from gsth.types import Done, Identity, Motion, Step, Track
+
+RESULTS = Path(__file__).parent / "results" / "tracking.json"
+ACTOR = synth.SynthConfig(seconds=10, turn_deg=30)
+ACTIONS = {
+    "jawOpen": ("jawOpen",),
+    "mouthFunnel": ("mouthFunnel",),
+    "mouthPucker": ("mouthPucker",),
+    "smile": ("mouthSmileLeft", "mouthSmileRight"),
+    "blink": ("eyeBlinkLeft", "eyeBlinkRight"),
+}
+BARS = {
+    "landmarks_pct": 1.2, "rotation_deg": 1.5, "position_pct": 2.0, **dict.fromkeys(ACTIONS, 0.9),
+    "reprojection_pct": 1.2, "lips_pct": 3.0, "jitter_pct": 0.15, "frames_per_s": 12.0,
+}  # fmt: skip
+HIGHER = {*ACTIONS, "frames_per_s"}
+OUTER_EYES = (33, 263)
+STILL = 0.2
+"""Share of the frame pairs, those with the least detected movement within the face, on which jitter is measured."""
+
+
+def skull(motion: Motion) -> torch.Tensor:
+    """World rotation of the head joint [t 4]."""
+    torso = math3d.quat_mul(motion.T_world_head[:, :4], motion.joints[:, 0])
+    return math3d.quat_mul(torso, math3d.quat_mul(motion.joints[:, 1], motion.joints[:, 2]))
+
+
+def aligned(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Points a [n 3] brought onto b by the best similarity (Umeyama 1991)."""
+    x, y = a - a.mean(0), b - b.mean(0)
+    u, s, vt = torch.linalg.svd(x.T @ y)
+    sign = torch.ones(3)
+    sign[2] = torch.sign(torch.det(u @ vt))
+    return (s * sign).sum() / x.square().sum() * x @ (u * sign @ vt) + b.mean(0)
+
+
+def against_truth(made: Track, truth: synth.Truth) -> dict[str, float]:
+    """Errors of a track of the actor."""
+    model = head.load(truth.head)
+    face = model.faces[model.parts["face"]].unique()
+
+    def seen(identity: Identity, motion: Motion) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        shaped = model.shaped(identity)
+        verts = shaped.posed(motion).verts
+        return shaped.rest[face], verts[:, face].mean(1), model.landmarks(verts)
+
+    rest, centre, landmarks = seen(made.identity, made.motion)
+    rest0, centre0, _ = seen(truth.identity, truth.motion)
+    x0, y0, x1, _ = made.crop_px
+    scale = made.cameras.width / (x1 - x0)
+    px = math3d.project(landmarks, made.cameras.Ks[0]) / scale + torch.tensor((x0, y0))
+    ruler = (truth.landmarks_px[:, OUTER_EYES[0]] - truth.landmarks_px[:, OUTER_EYES[1]]).norm(dim=-1)
+    ruler = torch.maximum(ruler, 0.6 * ruler.median())
+    turn = math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(skull(truth.motion)), skull(made.motion)))
+    off, far = centre - centre0, centre0.norm(dim=-1)
+    ray = torch.nn.functional.normalize(centre0, dim=-1)
+    across = off - (off * ray).sum(-1, keepdim=True) * ray
+    out = {
+        "landmarks_pct": ((px - truth.landmarks_px).norm(dim=-1).mean(1) / ruler).mean() * 100,
+        "rotation_deg": turn.norm(dim=-1).mean().rad2deg(),
+        "rotation_less_bias_deg": (turn - turn.mean(0)).norm(dim=-1).mean().rad2deg(),
+        "position_pct": (off.norm(dim=-1) / far).mean() * 100,
+        "bearing_pct": (across.norm(dim=-1) / far).mean() * 100,
+        "identity_mm": (aligned(rest, rest0) - rest0).norm(dim=-1).mean() * 1000,
+        "expression_error": (made.motion.expr - truth.motion.expr).abs().mean(),
+    }
+    for name, actions in ACTIONS.items():
+        ids = [model.expression_names.index(a) for a in actions]
+        pair = torch.stack((made.motion.expr[:, ids].mean(1), truth.motion.expr[:, ids].mean(1)))
+        out[name] = torch.corrcoef(pair)[0, 1]
+    return {name: float(value) for name, value in out.items()}
+
+
+def jitter_pct(made: Track) -> float:
+    """Median movement per frame of the face's vertices in the head's frame, % of the inter-ocular distance (3D).
+
+    Over the pairs of neighbouring frames in which the detected landmarks change least, a similarity taken out.
+    """
+    model = head.load(made.identity.head)
+    points = made.landmarks_px.double().numpy()
+    change = [_unlike(a, b) for a, b in zip(points[:-1], points[1:], strict=True)]
+    still = np.argsort(change)[: max(1, int(STILL * len(change)))]
+    rest = made.motion.replace(
+        joints=math3d.quat_identity(len(made.motion), made.motion.joints.shape[1]),
+        T_world_head=torch.cat((math3d.quat_identity(len(made.motion)), torch.zeros(len(made.motion), 3)), 1),
+    )
+    shaped = model.shaped(made.identity)
+    face = model.faces[model.parts["face"]].unique()
+    eyes = model.landmarks(shaped.rest[None])[0, list(OUTER_EYES)]
+    moves = [
+        float((shaped.posed(rest[int(i) + 1]).verts - shaped.posed(rest[int(i)]).verts)[0, face].norm(dim=-1).mean())
+        for i in still
+    ]
+    return float(np.median(moves)) / float((eyes[0] - eyes[1]).norm()) * 100
+
+
+def _unlike(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean distance of two sets of points [n 2] after the best similarity."""
+    x, y = (p[:, 0] + 1j * p[:, 1] for p in (a - a.mean(0), b - b.mean(0)))
+    return float(np.abs(y - x * (np.vdot(x, y) / np.vdot(x, x))).mean())
+
+
+def tracked(clip: Path, out: Path, photometric: bool) -> tuple[Track, dict[str, float]]:
+    """Track a clip; what the tracker says, jitter, speed, and ms per frame of each stage (two run side by side)."""
+    config = TrackConfig(photometric=photometric)
+    began = last = time.perf_counter()
+    stages: dict[str, float] = {}
+    done = None
+    for done in track.run(clip, out, config):
+        now = time.perf_counter()
+        stage = done.stage.split(":")[0] if isinstance(done, Step) else "other"
+        stages[stage] = stages.get(stage, 0.0) + now - last
+        last = now
+    seconds = last - began
+    assert isinstance(done, Done)
+    made = artifacts.load(Track, out)
+    found = made.found
+    return made, {
+        "reprojection_pct": float(made.error_pct[found].median()),
+        "lips_pct": done.values["lips_error_pct"],
+        "jitter_pct": jitter_pct(made),
+        "frames_per_s": len(found) / seconds,
+        **{f"{stage}_ms": 1000 * spent / len(found) for stage, spent in stages.items()},
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }
+
+
+def show(title: str, columns: dict[str, dict[str, float]]) -> None:
+    """A table with a row for each figure, its bar, and how the last column does against it."""
+    print(f"\n{title:<26}" + "".join(f"{c:>14}" for c in columns) + f"{'bar':>10}")
+    *_, last = columns.values()
+    for name in last:
+        bar = BARS.get(name)
+        verdict = ""
+        if bar is not None:
+            met = last[name] >= bar if name in HIGHER else last[name] <= bar
+            verdict = f"{bar:>10.4g}  {'met' if met else 'missed'}"
+        print(f"{name:<26}" + "".join(f"{c.get(name, float('nan')):>14.3f}" for c in columns.values()) + verdict)
+
+
+def main() -> None:
+    """Track the actor and the clips that are named."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("clips", type=Path, nargs="*")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "actor.mp4"
+        for _ in synth.film(ACTOR, path):
+            pass
+        truth = artifacts.load(synth.Truth, synth.truth_folder(path))
+        for clip in (path, *args.clips):
+            columns: dict[str, dict[str, float]] = {}
+            for name, photometric in (("landmarks", False), ("photometric", True)):
+                made, figures = tracked(clip, Path(scratch) / f"{clip.stem}.{name}", photometric)
+                columns[name] = {**(against_truth(made, truth) if clip == path else {}), **figures}
+            show(f"{clip.stem}, {media.probe(clip).frames} frames", columns)
+            rows[clip.stem] = columns
+    about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__}
+    args.out.parent.mkdir(exist_ok=True)
+    args.out.write_text(json.dumps({**about, "threads": torch.get_num_threads(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

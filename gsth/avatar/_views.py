@@ -1,0 +1,81 @@
+"""Training frames that everything before and after training looks at, and what the posed mesh covers in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsth import math3d
+from gsth.avatar._avatar import motion_features
+from gsth.errors import InputError
+from gsth.head import HeadModel
+from gsth.head._raster import rasterize
+from gsth.types import Track
+
+
+@dataclass(frozen=True)
+class Views:
+    """A few training frames, and what the posed mesh covers there."""
+
+    frames: list[int]
+    verts: Tensor
+    """[t v 3], camera frame (which is the world)."""
+    images: Tensor
+    """[t h w 3], 0 to 1."""
+    mattes: Tensor
+    """bool [t h w]."""
+    depth: Tensor
+    """z of the nearest surface that carries splats, inf where none, [t h w]."""
+    K: Tensor
+
+    def pixels(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Column and row of points [t n 3], clamped, as a flat index [t n]; and which lie inside."""
+        h, w = self.depth.shape[1:]
+        px = math3d.project(points, self.K)
+        col, row = px[..., 0].long(), px[..., 1].long()
+        inside = (col >= 0) & (col < w) & (row >= 0) & (row < h) & (points[..., 2] > 0.01)
+        return row.clamp(0, h - 1) * w + col.clamp(0, w - 1), inside
+
+    def core(self, rim_px: int) -> Tensor:
+        """Mattes without a rim of this many pixels (of a picture 256 px wide), bool [t h w]."""
+        wide = 2 * max(1, round(rim_px * self.mattes.shape[2] / 256)) + 1
+        return torch.nn.functional.max_pool2d((~self.mattes).float()[:, None], wide, 1, wide // 2)[:, 0] == 0
+
+    def look_up(self, values: Tensor, flat: Tensor) -> Tensor:
+        """Values [t h w ...] at flat pixel indices [t n]."""
+        return torch.stack([v.flatten(0, 1)[i] for v, i in zip(values, flat, strict=True)])
+
+
+def spread_frames(track: Track, train_frames: int, count: int) -> list[int]:
+    """Training frames that differ most in pose and expression, by farthest-point choice from the first found."""
+    usable = track.found[:train_frames].nonzero()[:, 0]
+    if len(usable) == 0:
+        raise InputError(f"{track.clip.path}: no face was found in the {train_frames} training frames")
+    features = motion_features(track.motion)[usable]
+    features = torch.cat((features[:, :-9], 4 * features[:, -9:]), 1)
+    chosen, distance = [0], torch.full((len(usable),), float("inf"))
+    while len(chosen) < min(count, len(usable)):
+        distance = torch.minimum(distance, (features - features[chosen[-1]]).norm(dim=1))
+        chosen.append(int(distance.argmax()))
+    return sorted(int(usable[i]) for i in set(chosen))
+
+
+def look(track: Track, head: HeadModel, frames: list[int]) -> Views:
+    index = torch.tensor(frames)
+    m = track.motion
+    motion = m.replace(expr=m.expr[index], joints=m.joints[index], T_world_head=m.T_world_head[index], audio=None)
+    verts = head.shaped(track.identity).posed(motion).verts
+    mattes = torch.from_numpy(track.mattes[frames]) > 127
+    images = torch.from_numpy(track.images[frames]).float() / 255
+    return Views(frames, verts, images, mattes, torch.full(mattes.shape, float("inf")), track.cameras.Ks[0])
+
+
+def with_depth(views: Views, head: HeadModel, carriers: Tensor) -> Views:
+    """The same views with the depth of the triangles that carry splats."""
+    h, w = views.depth.shape[1:]
+    faces = head.faces[carriers].numpy()
+    depth = [rasterize(v.numpy(), faces, views.K.numpy(), (h, w)).depth for v in views.verts]
+    return replace(views, depth=torch.from_numpy(np.stack(depth)))

@@ -1,0 +1,369 @@
+"""The photometric stage: makes the pictures of the clip agree with one textured head, after landmarks have come close.
+
+The person's surface carries a grey level at each of some thousand points, lit by one light for the clip (SH-9) and a
+gain for each frame. Turn by turn the texture and light are learned from the training frames as they lie, identity
+(with free-form fields) and focal length are fitted on keyframes together with their motion, and the motion of every
+frame is fitted to the texture: Gauss-Newton on image slopes, coarse to fine. Landmarks stay in with a small weight:
+they hold what grey levels leave open. Pose and expression are anchored to the landmark fit, so that texture and motion
+cannot drift together.
+
+Sources: Lucas and Kanade 1981; Baker and Matthews 2004 (forward-additive alignment); Thies et al. 2016, Face2Face,
+section 4 (analysis by synthesis with SH light and keyframe identity); Ramamoorthi and Hanrahan 2001 (nine SH bases).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gsth.errors import DivergedError
+from gsth.track import _gauss, _points, _start
+from gsth.track._fit import OFFSET_SD, Fit, Fitted, eyes_trust, measured, ruler, sparsity
+from gsth.track._gauss import Carried, Points, State
+from gsth.track._rig import LandmarkRig, landmark_weights
+from gsth.track._surface import Surface, widened
+from gsth.types import Event, Identity, Motion, Step
+
+
+@dataclass(frozen=True)
+class Round:
+    """Texture, then identity (where asked), then motion, at one picture size."""
+
+    px: int
+    """Side of the pictures; never larger than the crop."""
+    identity: int
+    """Gauss-Newton steps on identity, focal length and keyframe motion."""
+    motion: int
+    """Gauss-Newton steps on every frame's motion."""
+    steady: bool = False
+    """Hold frames between their neighbours: last, as it also slows down what all frames have in common."""
+
+
+ROUNDS = (
+    Round(128, 0, 2), Round(128, 2, 2), Round(128, 2, 2), Round(256, 1, 1), Round(256, 0, 2, True),
+)  # fmt: skip
+TEXTURE_FRAMES, KEYFRAMES = 60, 24
+IDENTITY_NTH = 3
+"""Every so-manieth surface point serves identity: it has many more frames than motion has, and many more columns."""
+CHUNK, KEY_CHUNK = 16, 8
+"""Frames solved at a time: bounds the memory."""
+NOISE = 0.05
+"""Of grey levels (0 to 1), before what each point is seen to vary by."""
+OUTLIER = 0.08
+"""Residual from which on a pixel counts little towards the texture (Geman-McClure)."""
+LANDMARK_PCT = 4.0
+"""How far detected landmarks may be off, all together, % of the inter-ocular distance."""
+PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
+"""Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
+TORSO_SD, SHIFT_SD, NECK_SD, HEAD_SD, EXPR_SD, GAIN_SD = 0.04, 0.008, 0.06, 0.06, 0.2, (0.2, 0.1)
+"""How far the landmark fit may plausibly be off: rad, m, rad, rad, activation, factor and grey level."""
+STEADY_TURN, STEADY_SHIFT, STEADY_EXPR, STEADY_GAIN = 0.003, 0.0008, 0.03, 0.01
+"""How far a frame typically lies from the middle of its neighbours: rad, m, activation, gain."""
+JUMP = 2.0
+"""From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
+SPARSE = 1.0
+"""Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
+IDENTITY, FOCAL = 20.0, 8.0
+"""Weight of the priors of each identity coefficient and of log focal length against the pixels."""
+CELLS, BEHIND = 48, 0.02
+"""Visibility: a point counts if it lies at most so far, m, behind the nearest point in its cell of a coarse grid."""
+GRAZING, FACING = 0.15, 0.5
+"""Cosines to the camera at which a point starts to count, and counts fully."""
+BORDER = 2
+"""px at the picture's border that are not compared."""
+LIGHT_PRIOR = 3e-3
+"""Of the eight SH bases beside the constant one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """The surface points in some frames, and what the pictures show there."""
+
+    at: Carried
+    value: Tensor
+    """Grey level [t n]."""
+    slope: Tensor
+    """Its derivative, 1/px of this picture size [t n 2]."""
+    weight: Tensor
+    """How well the point is seen, 0 to 1 [t n]."""
+    normal: Tensor
+    """[t n 3]."""
+    focal: Tensor
+    """px of this picture size."""
+
+    def every(self, nth: int) -> Sight:
+        """Each nth point."""
+        fields = {n: getattr(self, n)[:, ::nth] for n in ("value", "slope", "weight", "normal")}
+        return Sight(at=self.at.every(nth), focal=self.focal, **fields)
+
+
+class Photometric:
+    """The stage; ``run`` streams its progress and leaves the outcome in ``result``."""
+
+    def __init__(self, fit: Fit, images: np.ndarray) -> None:
+        head = fit.head
+        self.head, self.wide, self.images = head, widened(head), images
+        self.observed, self.train_frames, self.offsets = fit.observed, fit.train_frames, fit.offsets
+        names = head.expression_names
+        self.free = torch.tensor([i for i, n in enumerate(names) if not n.startswith(("eyeLook", "tongue"))])
+        self._dear = torch.tensor([sparsity(names[i]) for i in self.free])
+        self.surface = Surface.of(self.wide)
+        self.skin = Points.of(self.surface.model, self.free)
+        self.rig = LandmarkRig.of(self.wide)
+        self.landmarks = Points.of(_gauss.with_offsets(self.rig.model, fit.offsets), self.free)
+        self.who = torch.zeros(len(self.wide.shape_basis))
+        self.who[: len(fit.shape)] = fit.shape
+        self.log_focal = fit.log_focal.clone()
+        motion = fit.rig.motion(fit.pose, fit.observed.fps)
+        gain = torch.zeros(len(motion), 2)
+        self.anchor = State(motion.expr, motion.joints, motion.T_world_head, gain)
+        self.state = self.anchor.take(torch.arange(len(motion)))
+        self.texture = torch.zeros(len(self.surface.faces))
+        self.certainty = torch.zeros_like(self.texture)
+        self.light = F.one_hot(torch.tensor(0), 9).float()
+        spread = (TORSO_SD,) * 3 + (SHIFT_SD,) * 3 + (NECK_SD,) * 3 + (HEAD_SD,) * 3
+        self._precision = torch.tensor((*spread, *(EXPR_SD,) * len(self.free), *GAIN_SD)).square().reciprocal()
+        steady = (STEADY_TURN,) * 3 + (STEADY_SHIFT,) * 3 + (STEADY_TURN,) * 6 + (STEADY_EXPR,) * len(self.free)
+        self._steady = torch.tensor((*steady, STEADY_GAIN, STEADY_GAIN)).square().reciprocal()
+        self._importance = landmark_weights() * _points.COUNT
+
+    @torch.no_grad()
+    def run(self, rounds: tuple[Round, ...] = ROUNDS) -> Iterator[Event]:
+        """Go through the rounds."""
+        seen, frames = self.observed, torch.arange(len(self.observed.points))
+        usable = seen.found[: self.train_frames].nonzero()[:, 0]
+        textured = usable[torch.linspace(0, len(usable) - 1, min(TEXTURE_FRAMES, len(usable))).long()]
+        keys = _start.keyframes(seen.points, seen.found, self.train_frames, KEYFRAMES)
+        total, done = len(rounds) * len(frames), 0
+        for r in rounds:
+            px = min(r.px, self.images.shape[1])
+            self._learn(textured, px)
+            for _ in range(r.identity):
+                self._identity_step(keys, px)
+            if r.identity:  # a texture from before would hold the motion where the old identity had it
+                self._learn(textured, px)
+            normals = self._normals()
+            for chunk in frames.split(CHUNK):
+                self._follow(chunk, px, normals, r)
+                done += len(chunk)
+                yield Step("photometric", done, total)
+
+    def result(self) -> Fitted:
+        """The outcome so far, on all frames."""
+        seen, s = self.observed, self.state
+        count = self.head.shape_basis.shape[0]
+        bent = torch.einsum("s,svc->vc", self.who[count:], self.wide.shape_basis[count:])
+        identity = Identity(self.head.id, self.who[:count].clone(), bent)
+        motion = Motion(self.head.id, seen.fps, s.expr.clone(), s.joints.clone(), s.torso.clone())
+        shift = self._landmark_shift()
+        x = Points.of(_gauss.with_offsets(self.landmarks.model, shift), self.free).carried(self.who, s).x
+        projected = (x[..., :2] / x[..., 2:] * self.log_focal.exp() + seen.principal)[:, : _points.COUNT]
+        return measured(seen, float(self.log_focal.exp()), identity, motion, self.offsets + shift, projected)
+
+    def _landmark_shift(self) -> Tensor:
+        """What the static offsets of the landmarks [478 3] still lack, now that pictures say where the surface lies.
+
+        Least squares over the keyframes, each landmark by itself; reporting needs it, identity and motion do not.
+        """
+        keys = _start.keyframes(self.observed.points, self.observed.found, self.train_frames, KEYFRAMES)
+        seen, focal = self.observed.take(keys), self.log_focal.exp()
+        at = self.landmarks.carried(self.who, self.state.take(keys))
+        place = at.x[..., :2] / at.x[..., 2:] * focal + seen.principal
+        pct = 100 / ruler(self.observed.points)[keys, None, None]
+        rows = ((_gauss.projected_slopes(at.x, focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
+        away = (seen.points - place[:, : _points.COUNT]) * pct
+        hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / OFFSET_SD**2
+        return torch.linalg.solve(hessian, torch.einsum("tnac,tna->nc", rows, away))
+
+    def _normals(self) -> Tensor:
+        rest = self.wide.template + torch.einsum("s,svc->vc", self.who, self.wide.shape_basis)
+        return self.surface.normals(self.wide, rest)
+
+    def _see(self, state: State, pictures: Tensor, normals: Tensor) -> Sight:
+        """Look the points up in pictures [t 3 h w] (``_pictures``)."""
+        px = pictures.shape[-1]
+        scale = px / self.images.shape[1]
+        focal = self.log_focal.exp() * scale
+        at = self.skin.carried(self.who, state)
+        place = at.x[..., :2] / at.x[..., 2:].clamp_min(1e-3) * focal + self.observed.principal * scale
+        looked = F.grid_sample(pictures, (place / px * 2 - 1)[:, None], align_corners=False, padding_mode="border")
+        normal = F.normalize((at.turn @ normals[:, :, None])[..., 0], dim=-1)
+        facing = -F.cosine_similarity(normal, at.x, dim=-1)
+        inside = ((place > BORDER) & (place < px - BORDER)).all(-1)
+        cell = (place / px * CELLS).long().clamp(0, CELLS - 1)
+        cell = cell[..., 1] * CELLS + cell[..., 0]
+        depth = torch.where(facing > 0, at.x[..., 2], torch.inf)
+        nearest = torch.full((len(cell), CELLS**2), torch.inf).scatter_reduce(1, cell, depth, "amin").gather(1, cell)
+        weight = ((facing - GRAZING) / (FACING - GRAZING)).clamp(0, 1) * inside * (at.x[..., 2] < nearest + BEHIND)
+        return Sight(at, looked[:, 0, 0], looked[:, 1:, 0].transpose(1, 2), weight, normal, focal)
+
+    def _shading(self, normal: Tensor) -> Tensor:
+        return (sh9(normal) @ self.light).clamp_min(0.2)
+
+    def _learn(self, frames: Tensor, px: int) -> None:
+        """Texture, light and how sure each point is, from frames as they lie now."""
+        normals = self._normals()
+        parts = []
+        for chunk in frames.split(CHUNK):
+            state = self.state.take(chunk)
+            sight = self._see(state, _pictures(self.images, chunk, px), normals)
+            parts.append(((sight.value - state.gain[:, 1:]) / (1 + state.gain[:, :1]), sight.weight, sight.normal))
+        value, weight, normal = (torch.cat(p) for p in zip(*parts, strict=True))
+        bases, trust, rest = sh9(normal), torch.ones_like(value), torch.zeros_like(value)
+        for _ in range(5):  # albedo and light in turn, outliers out
+            w, shading = weight * trust, self._shading(normal)
+            self.texture = (w * value * shading).sum(0) / (w * shading.square()).sum(0).clamp_min(1e-6)
+            self.light = _light(bases * self.texture[:, None], value, w)
+            self.light = self.light / (((bases @ self.light) * weight).sum() / weight.sum())
+            rest = value - self.texture * self._shading(normal)
+            trust = 1 / (1 + (rest / OUTLIER).square())
+        w = weight * trust
+        variance = (w * rest.square()).sum(0) / w.sum(0).clamp_min(1e-6)
+        self.certainty = (weight.sum(0) > 0.5) / (NOISE**2 + 2 * variance)
+
+    def _follow(self, frames: Tensor, px: int, normals: Tensor, r: Round) -> None:
+        """Motion of some frames, everything else fixed."""
+        pictures = _pictures(self.images, frames, px)
+        for _ in range(r.motion):
+            state = self.state.take(frames)
+            hessian, gradient = self._normal_equations(frames, state, self._see(state, pictures, normals), False)
+            if r.steady:
+                precision, pull = self._steadiness(frames, state)
+                hessian.diagonal(dim1=1, dim2=2)[:] += precision
+                gradient = gradient + pull
+            self._move(frames, state, _gauss.bounded_step(hessian, gradient, state.expr[:, self.free]))
+
+    def _move(self, frames: Tensor, state: State, step: Tensor) -> None:
+        if not torch.isfinite(step).all():
+            raise DivergedError("tracking, photometric stage: a step is not finite; please report the clip")
+        self.state.put(frames, _gauss.moved(state, step, self.free))
+
+    def _identity_step(self, keys: Tensor, px: int) -> None:
+        """One step on identity and focal length, the keyframes' motion eliminated (Schur complement)."""
+        normals, p = self._normals(), len(self._precision)
+        count = len(self.who) + 1
+        hessian, gradient = torch.zeros(count, count), torch.zeros(count)
+        parts = []
+        for chunk in keys.split(KEY_CHUNK):
+            state = self.state.take(chunk)
+            sight = self._see(state, _pictures(self.images, chunk, px), normals)
+            h, g = self._normal_equations(chunk, state, sight, True)
+            fixed = _gauss.pinned(g, state.expr[:, self.free])
+            h, g = _gauss.without(h, fixed), torch.where(fixed, 0.0, g)
+            cross = h[:, :p, p:]
+            answer = torch.linalg.solve(h[:, :p, :p], torch.cat((cross, g[:, :p, None]), -1))
+            hessian += (h[:, p:, p:] - cross.mT @ answer[..., :-1]).sum(0)
+            gradient += (g[:, p:] - (cross.mT @ answer[..., -1:])[..., 0]).sum(0)
+            parts.append((chunk, state, answer))
+        off = self.log_focal - torch.tensor(self.observed.focal).log()
+        prior = torch.cat((torch.full((count - 1,), IDENTITY), torch.tensor((FOCAL,))))
+        gradient += prior * torch.cat((self.who, off[None]))
+        step = -torch.linalg.solve(hessian + torch.diag(prior), gradient)
+        for chunk, state, answer in parts:
+            self._move(chunk, state, -(answer[..., -1] + answer[..., :-1] @ step))
+        self.who, self.log_focal = self.who + step[:-1], self.log_focal + step[-1]
+
+    def _normal_equations(self, frames: Tensor, state: State, sight: Sight, shared: bool) -> tuple[Tensor, Tensor]:
+        """Hessian [t p p] and gradient [t p] of half the squared cost; p grows by identity and focal if ``shared``."""
+        parts = (self._pixel_part(frames, state, sight, shared), self._landmark_part(frames, state, shared))
+        hessian, gradient = (a + b for a, b in zip(*parts, strict=True))
+        p, k = len(self._precision), len(self.free)
+        hessian.diagonal(dim1=1, dim2=2)[:, :p] += self._precision
+        gradient[:, :p] += self._precision * _gauss.between(self.anchor.take(frames), state, self.free)
+        gradient[:, _gauss.POSE : _gauss.POSE + k] += SPARSE * self._dear
+        return hessian, gradient
+
+    def _steadiness(self, frames: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Precision and gradient [t p] of a frame that lies between its neighbours, unless it clearly does not.
+
+        Only what pictures and landmarks leave open gives way to it; a blink or a plosive is an outlier and stays.
+        """
+        # training frames have no held-out neighbour: nothing of those may reach identity through them
+        last = torch.where(frames < self.train_frames, self.train_frames, len(self.observed.points)) - 1
+        before, after = self.state.take((frames - 1).clamp_min(0)), self.state.take(torch.minimum(frames + 1, last))
+        away = _gauss.between(_gauss.midway(before, after), state, self.free)
+        precision = self._steady / (1 + away.square() * self._steady / JUMP**2)
+        return precision, precision * away
+
+    def _pixel_part(self, frames: Tensor, state: State, sight: Sight, shared: bool) -> tuple[Tensor, Tensor]:
+        nth = IDENTITY_NTH if shared else 1
+        skin, sight, certainty = self.skin.every(nth), sight.every(nth), self.certainty[::nth]
+        drawn = self.texture[::nth] * self._shading(sight.normal)
+        away = sight.value - (1 + state.gain[:, :1]) * drawn - state.gain[:, 1:]
+        weight = nth * sight.weight * certainty / (1 + 0.5 * away.square() * certainty)
+        weight = weight * self.observed.found[frames, None]
+        slope = sight.slope[:, :, None] @ _gauss.projected_slopes(sight.at.x, sight.focal)
+        rows = [skin.rows(slope, sight.at, state)[:, :, 0], -drawn[..., None], -torch.ones_like(drawn)[..., None]]
+        if shared:
+            by_focal = (sight.slope * sight.at.x[..., :2]).sum(-1) * sight.focal / sight.at.x[..., 2]
+            rows += [skin.identity_rows(slope, sight.at)[:, :, 0], by_focal[..., None]]
+        return _products(torch.cat(rows, -1), away, weight)
+
+    def _landmark_part(self, frames: Tensor, state: State, shared: bool) -> tuple[Tensor, Tensor]:
+        seen, focal = self.observed.take(frames), self.log_focal.exp()
+        at = self.landmarks.carried(self.who, state)
+        pct = 100 / ruler(self.observed.points)[frames, None, None]
+        slope = _gauss.projected_slopes(at.x, focal)
+        place = at.x[..., :2] / at.x[..., 2:] * focal
+        rows = [self.landmarks.rows(slope, at, state), slope.new_zeros(*slope.shape[:3], 2)]
+        if shared:
+            rows += [self.landmarks.identity_rows(slope, at), place[..., None]]
+        row = torch.cat(rows, -1) * pct[..., None]
+        away = (place + seen.principal - torch.cat((seen.points, seen.shoulders[..., :2]), 1)) * pct
+        upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
+        row, away = (torch.cat((v, v[:, upper] - v[:, lower]), 1) for v in (row, away))
+        weight = torch.cat(
+            (
+                self._importance * eyes_trust(self.observed.points)[frames] * seen.found[:, None],
+                SHOULDER_WEIGHT / 25 * seen.shoulders[..., 2],
+                PAIR_WEIGHT * seen.found[:, None].expand(-1, len(upper)),
+            ),
+            1,
+        )
+        # shoulder points are some five times less exact than face points
+        exact = torch.ones(away.shape[1])
+        exact[_points.COUNT : _points.COUNT + 2] = 0.2
+        weight = weight / (1 + (away.square().sum(-1) * exact.square()) / 4) / LANDMARK_PCT**2
+        return _products(row.flatten(1, 2), away.flatten(1), weight.repeat_interleave(2, 1))
+
+
+def _products(rows: Tensor, away: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """J' W J and J' W r of rows [t m p], residuals and weights [t m]."""
+    weighted = rows * weight[..., None]
+    return rows.mT @ weighted, (weighted.mT @ away[..., None])[..., 0]
+
+
+def _light(rows: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """Nine SH coefficients, least squares over rows [t n 9], drawn to plain light."""
+    rows, value, weight = rows.flatten(0, 1), value.flatten(), weight.flatten()
+    weighted = rows * weight[:, None]
+    hessian = rows.T @ weighted
+    prior = hessian[0, 0] * torch.tensor((1e-6, *(LIGHT_PRIOR,) * 8))
+    plain = F.one_hot(torch.tensor(0), 9).float()
+    return torch.linalg.solve(hessian + torch.diag(prior), weighted.T @ value + prior * plain)
+
+
+def sh9(normal: Tensor) -> Tensor:
+    """The nine SH bases up to degree 2 of unit normals [... 3], each to a scale of its own; [... 9]."""
+    x, y, z = normal.unbind(-1)
+    return torch.stack((torch.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1), -1)
+
+
+def _pictures(images: np.ndarray, frames: Tensor, px: int) -> Tensor:
+    """Grey level (0 to 1) and its two derivatives, 1/px, of some frames at a size [t 3 px px]."""
+    out = np.empty((len(frames), 3, px, px), np.float32)
+    for k, i in enumerate(frames.tolist()):
+        image = images[i]
+        if image.shape[0] != px:
+            image = cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+        out[k, 0] = cv2.GaussianBlur(grey, (0, 0), 0.8)
+        out[k, 1] = cv2.Sobel(out[k, 0], cv2.CV_32F, 1, 0, scale=1 / 8)
+        out[k, 2] = cv2.Sobel(out[k, 0], cv2.CV_32F, 0, 1, scale=1 / 8)
+    return torch.from_numpy(out)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from gsth import math3d, render
+from gsth.avatar import Avatar, AvatarConfig, _cover, _regions, train
+from gsth.avatar._complete import settle, trusted, unseen
+from gsth.avatar._views import look, spread_frames
+from gsth.head import HeadModel
+from gsth.types import Track
+
+CONFIG = AvatarConfig(steps=150, splats=500, max_splats=900, correctives=2, settle=0.4, checkpoint_every=1000)
+FRAMES = 8
+
+
+@pytest.fixture(scope="module")
+def made(ball_track: Track, tmp_path_factory: pytest.TempPathFactory) -> Avatar:
+    *_, done = train(ball_track, CONFIG, tmp_path_factory.mktemp("settled"), FRAMES)
+    return Avatar.load(done.path)
+
+
+def depths(avatar: Avatar) -> torch.Tensor:
+    """How far each splat lies behind the ball's centre, m, [n]."""
+    motion = avatar.motion[0]
+    return avatar.pose(motion).means[:, 2] - motion.T_world_head[0, 6]
+
+
+def test_the_back_is_closed_and_marked_unseen(made: Avatar) -> None:
+    assert made.unseen is not None
+    assert len(made.splats.face_ids) <= CONFIG.max_splats
+    behind = depths(made) > 0.05
+    assert behind.sum() > 50 and made.unseen[behind].float().mean() > 0.7
+    motion = made.motion[0]
+    only = made.pose(motion)
+    only = only.replace(opacities=torch.where(behind, only.opacities, 0.0))
+    drawn = render.render(only, made.around(motion, math.pi), background=torch.zeros(3))
+    rows, cols = torch.meshgrid(*(torch.arange(s) + 0.5 for s in drawn.alpha.shape[1:]), indexing="ij")
+    centre = math3d.project(motion.T_world_head[0, 4:], made.cameras.Ks[0])
+    disc = (cols - centre[0]).square() + (rows - centre[1]).square() < 12**2
+    alpha = drawn.alpha[0][disc]
+    assert (alpha > 0.7).float().mean() > 0.7
+    # The stripes' mean is mid grey: neither black nor white may have crept in.
+    colour = drawn.rgb[0][disc].sum(0) / alpha.sum()
+    assert (colour > 0.25).all() and (colour < 0.75).all()
+
+
+def test_without_settling_the_back_stays_open(ball_track: Track, tmp_path_factory: pytest.TempPathFactory) -> None:
+    config = dataclasses.replace(CONFIG, settle=1.0, steps=20)
+    *_, done = train(ball_track, config, tmp_path_factory.mktemp("open"), FRAMES)
+    open_ = Avatar.load(done.path)
+    assert open_.unseen is None
+    assert (depths(open_) > 0.06).sum() == 0
+
+
+def test_trust_is_for_what_frames_show(made: Avatar, ball_track: Track, ball: HeadModel) -> None:
+    trust = trusted(made, [0, 4])
+    depth = depths(made)
+    behind, in_front = depth > 0.06, depth < -0.06
+    assert behind.sum() > 20
+    assert trust.min() >= 0 and trust.max() <= 1
+    assert trust[behind].median() < 0.03 < trust[in_front].median()
+    assert made.unseen is not None
+    views = look(ball_track, ball, spread_frames(ball_track, FRAMES, 4))
+    assert unseen(made, views)[behind].float().mean() > 0.7
+
+
+def test_settling_keeps_what_was_seen(made: Avatar, ball_track: Track, ball: HeadModel) -> None:
+    views = look(ball_track, ball, spread_frames(ball_track, FRAMES, 4))
+    everywhere = torch.ones(len(ball.faces), dtype=torch.bool)
+    settled = settle(made, views, everywhere, 50, 0)
+    trust = trusted(made, views.frames)
+    assert (trust[settled.kept] >= 0.03).all()
+    assert len(settled.lent) == len(settled.pull) == len(settled.kept) + len(settled.added.face_ids)
+    assert (settled.pull[len(settled.kept) :] == 1).all()
+    assert (settled.lent.sum() != 0) and len(settled.added.face_ids) <= 50 + len(trust) - len(settled.kept)
+
+
+def test_cover_is_worn_where_the_matte_shows_it(ball_track: Track, ball: HeadModel) -> None:
+    # A skirt around the lower half, wider than the ball: in the person's outline only where mattes say so.
+    low = (ball.template[ball.faces].mean(1)[:, 1] > 0.0).nonzero()[:, 0]
+    faces = torch.cat((ball.faces, ball.faces[low] + len(ball.template)))
+    wide = ball.template * 1.3
+    skirt = torch.arange(len(ball.faces), len(faces))
+    dressed = dataclasses.replace(
+        ball,
+        template=torch.cat((ball.template, wide)),
+        faces=faces,
+        shape_basis=ball.shape_basis.repeat(1, 2, 1),
+        expr_basis=torch.cat((ball.expr_basis, torch.zeros_like(ball.expr_basis)), 1),
+        weights=ball.weights.repeat(2, 1),
+        parts={**ball.parts, "drape": skirt},
+    )
+    views = look(ball_track, dressed, spread_frames(ball_track, FRAMES, 4))
+    assert not _cover.worn(views, dressed, dressed.template)[skirt].float().mean() > 0.5
+    whole = ball_track.replace(mattes=ball_track.mattes * 0 + 255)
+    views = look(whole, dressed, spread_frames(whole, FRAMES, 4))
+    worn = _cover.worn(views, dressed, dressed.template)
+    assert worn[skirt].all() and worn.all()
+    assert _regions.cover_faces(dressed).sum() == len(skirt)

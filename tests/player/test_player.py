@@ -1,0 +1,356 @@
+"""The player in a browser, against Python: rig, order, picture, voice, memory."""
+
+from __future__ import annotations
+
+import base64
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gsth import audio, math3d, render
+from gsth.avatar import Avatar
+from gsth.export import _bin
+
+pytestmark = pytest.mark.browser
+BACKGROUND = torch.tensor((0x2A, 0x2D, 0x33)) / 255
+
+
+@pytest.fixture(scope="module")
+def stored(exported: Path) -> Avatar:
+    """What the page was given, so that only arithmetic differs and not precision on disk."""
+    return _bin.unpack((exported / "avatar.gsth.bin").read_bytes())
+
+
+def _floats(page: Any, script: str, argument: Any = None) -> np.ndarray:
+    """A Float32Array that a script makes."""
+    text = page.evaluate(
+        f"""async (given) => {{
+          const values = await (async (given) => {{ {script} }})(given);
+          const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+          let text = "";
+          for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+          return btoa(text);
+        }}""",
+        argument,
+    )
+    return np.frombuffer(base64.b64decode(text), np.float32)
+
+
+_RIG = """
+  globalThis.rigs ??= {};
+  const file = (globalThis.file ??= await gsth.AvatarFile.parse(await (await fetch("avatar.gsth.bin")).arrayBuffer()));
+  const rig = (rigs[given.simd] ??= await gsth.Rig.make(file, given.simd));
+  if (rig.simd !== given.simd) throw new Error("wanted simd " + given.simd);
+  rig.pose({expr: Float32Array.from(given.expr), joints: Float32Array.from(given.joints),
+            place: Float32Array.from(given.place)});
+"""
+
+
+def _pose(avatar: Avatar, frame: int, simd: bool) -> dict[str, Any]:
+    m = avatar.motion[frame]
+    return {
+        "simd": simd,
+        "expr": m.expr[0].tolist(),
+        "joints": m.joints.flatten().tolist(),
+        "place": m.T_world_head[0].tolist(),
+    }
+
+
+@pytest.mark.parametrize("simd", [True, False], ids=["simd", "plain"])
+@pytest.mark.parametrize("frame", [0, 7])
+def test_the_rig_is_that_of_python(still: Any, stored: Avatar, simd: bool, frame: int) -> None:
+    given = _pose(stored, frame, simd)
+    used = torch.unique(stored.head.faces[stored.splats.face_ids])
+    verts = _floats(still, _RIG + "return rig.verts.slice();", given).reshape(-1, 4)[:, :3]
+    wanted = stored.shaped.posed(stored.motion[frame]).verts[0, used].numpy()
+    assert np.abs(verts - wanted).max() < 1e-5
+    posed = _floats(still, _RIG + "return new Float32Array(rig.posed.slice().buffer);", given)
+    posed = posed.reshape(-1, 4)[: len(stored.splats.face_ids)]
+    splats = stored.pose(stored.motion[frame])
+    assert np.abs(posed[:, :3] - splats.means.numpy()).max() < 1e-5
+    packed = posed[:, 3].copy().view(np.uint32)
+    levels = np.stack((packed >> 21, packed >> 10 & 2047, packed & 1023), 1) / (2047, 2047, 1023) * 2.5 - 0.5
+    colours = (0.5 + 0.28209479177387814 * splats.sh[:, 0]).clamp(-0.5, 2.0).numpy()
+    assert np.abs(levels - colours).max() < 1.3e-3
+
+
+@pytest.mark.parametrize("simd", [True, False], ids=["simd", "plain"])
+@pytest.mark.parametrize("radial", [True, False], ids=["radial", "depth"])
+def test_splats_are_drawn_from_far_to_near(still: Any, stored: Avatar, simd: bool, radial: bool) -> None:
+    eye, direction = torch.tensor((0.1, -0.05, 0.05)), torch.tensor((0.0, 0.0, 1.0))
+    given = _pose(stored, 3, simd) | {"radial": radial}
+    order = _floats(
+        still,
+        _RIG
+        + """rig.sort({radial: given.radial, eye: new Float32Array([0.1, -0.05, 0.05]),
+                       direction: new Float32Array([0, 0, 1]), cullCosine: 2});
+             return new Float32Array(rig.order.slice(0, rig.drawn).buffer);""",
+        given,
+    ).view(np.uint32)
+    means = stored.pose(stored.motion[3]).means
+    depth = ((means - eye).norm(dim=1) if radial else means @ direction).numpy()
+    assert sorted(order) == list(range(len(means)))
+    step = (depth.max() - depth.min()) / 65535
+    assert np.diff(depth[order]).max() <= 1.01 * step + 1e-6
+
+
+def test_skin_that_looks_away_can_be_left_out(still: Any, stored: Avatar) -> None:
+    frame, cosine = 2, 0.3
+    drawn = _floats(
+        still,
+        _RIG
+        + """const direction = new Float32Array([0, 0, 1]);
+             rig.sort({radial: true, eye: new Float32Array(3), direction, cullCosine: 0.3});
+             return new Float32Array(rig.order.slice(0, rig.drawn).buffer);""",
+        _pose(stored, frame, True),
+    ).view(np.uint32)
+    mesh = stored.shaped.posed(stored.motion[frame])
+    origins, quats, _ = render.triangle_frames(mesh.verts[0], mesh.faces)
+    normals = math3d.quat_rotate(quats, torch.tensor((0.0, 1.0, 0.0)).expand(len(quats), 3))
+    away = (origins * normals).sum(1) / origins.norm(dim=1)
+    closed = torch.isin(torch.arange(len(mesh.faces)), torch.cat([stored.head.parts[p] for p in ("face", "neck")]))
+    kept = ~(closed & (away > cosine))[stored.splats.face_ids]
+    assert 0 < int((~kept).sum()) < len(kept)
+    assert abs(len(drawn) - int(kept.sum())) <= 2  # a triangle on the very edge may fall either way
+    assert len(set(drawn) ^ set(kept.nonzero()[:, 0].tolist())) <= 2
+
+
+def _picture(page: Any) -> torch.Tensor:
+    pixels = _floats(page, "const s = player.snapshot(); return Float32Array.from(s.data);")
+    width, height = page.evaluate("[player.renderer.domElement.width, player.renderer.domElement.height]")
+    return torch.from_numpy(pixels.reshape(height, width, 4)[..., :3] / 255)
+
+
+def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return -10 * math.log10(float((a - b.clamp(0, 1)).square().mean()))
+
+
+@pytest.mark.parametrize("frame", [1, 11])
+def test_the_picture_is_that_of_our_rasterizer(still: Any, person: Avatar, frame: int) -> None:
+    still.evaluate(f"player.resetView(); player.show({(frame + 0.5) / person.motion.fps})")
+    wanted = render.render(person.pose(person.motion[frame]), person.cameras, background=BACKGROUND).rgb[0]
+    assert _psnr(_picture(still), wanted) >= 45
+
+
+def test_around_the_head_too(still: Any, person: Avatar) -> None:
+    still.evaluate(f"player.show({4.5 / person.motion.fps}); player.orbit(0.5, 0.2)")
+    x, y, z = still.evaluate("player.headPoint(player.point.clone()).toArray()")
+    viewmat = math3d.orbit(torch.tensor((x, -y, -z)), 0.5, 0.2)
+    cameras = person.cameras.replace(viewmats=viewmat[None])
+    wanted = render.render(person.pose(person.motion[4]), cameras, background=BACKGROUND).rgb[0]
+    got = _picture(still)
+    still.evaluate("player.resetView()")
+    assert _psnr(got, wanted) >= 45
+
+
+def test_an_expression_moves_what_it_should(still: Any, stored: Avatar) -> None:
+    names, motion = stored.head.expression_names, stored.motion[0]
+    expr = motion.expr.clone()
+    expr[0, names.index("cheekPuff")] = 1
+    still.evaluate(f"player.show({0.5 / stored.motion.fps})")
+    before = _picture(still)
+    still.evaluate("player.setExpression('cheekPuff', 1)")
+    moved = _picture(still)
+    still.evaluate("player.setExpression('cheekPuff', null)")
+    wanted = render.render(stored.pose(motion.replace(expr=expr)), stored.cameras, background=BACKGROUND).rgb[0]
+    assert _psnr(moved, wanted) >= 45 and _psnr(moved, before) < 35
+    assert torch.equal(_picture(still), before)
+    with pytest.raises(Exception, match="no expression is called earWiggle"):
+        still.evaluate("player.setExpression('earWiggle', 1)")
+
+
+def test_the_eyes_meet_who_looks(still: Any, person: Avatar) -> None:
+    gaze = """
+      player.rest(); player.lookAt([0.15, -0.1, 0.2]); player.performer.settle();
+      player.draw(0.05);
+      const rig = player.rig;
+      for (let i = 0; i < 200; i++) {  // without drawing, which software GL would still be at when the test has ended
+        player.performer.perform(0, 0.05);
+        rig.pose(player.performer.pose);
+      }
+      const out = [3, 4].map((j) => {
+        const r = rig.jointRotations[j], p = rig.jointPlaces[j];
+        const to = [0.15 - p[0], 0.1 - p[1], -0.2 - p[2]], n = Math.hypot(...to);
+        return -(r[2] * to[0] + r[5] * to[1] + r[8] * to[2]) / n;
+      });
+      player.lookAt(null); player.performer.settle();
+    """
+    cosines = still.evaluate(f"() => {{ {gaze} return out; }}")
+    assert min(cosines) > math.cos(math.radians(2))
+
+
+# ------------------------------------------------------------------------------------------------ voice
+
+
+def _speechlike(seconds: float = 1.6) -> np.ndarray:
+    """Bursts of a buzz through a moving formant, with pauses."""
+    t = np.arange(int(seconds * audio.RATE)) / audio.RATE
+    random = np.random.default_rng(3)
+    buzz = np.sign(np.sin(2 * np.pi * 120 * t)) * (1 + 0.5 * np.sin(2 * np.pi * (500 + 300 * np.sin(5 * t)) * t))
+    loud = np.clip(np.sin(2 * np.pi * 2.3 * t), 0, 1) * (t > 0.3)
+    return (0.2 * loud * buzz + 0.001 * random.normal(size=len(t))).astype(np.float32)
+
+
+def test_features_are_those_of_python(still: Any) -> None:
+    samples = _speechlike()
+    got = _floats(still, "return gsth.logMel(Float32Array.from(given));", samples.tolist()).reshape(-1, audio.BANDS)
+    assert np.abs(got - audio.log_mel(samples).numpy()).max() < 2e-3
+
+
+@pytest.mark.parametrize("simd", [True, False], ids=["simd", "plain"])
+def test_the_mouth_says_what_python_says(still: Any, stored: Avatar, simd: bool) -> None:
+    from gsth.drive import _person, _speech_net
+
+    samples = _speechlike()
+    script = """
+      const file = await gsth.AvatarFile.parse(await (await fetch("avatar.gsth.bin")).arrayBuffer());
+      const voice = await gsth.voiceOf(file, new Float32Array(52), given.simd);
+      const recording = new gsth.Recording(voice, Float32Array.from(given.samples));
+      recording.advance(Infinity, Infinity);
+      const out = new Float32Array(recording.steps * 52);
+      for (let k = 0; k < recording.steps; k++) {
+        const face = Float32Array.from(voice.rest);
+        recording.sample((k + 0.5) / 50, face);
+        out.set(face, k * 52);
+      }
+      return out;
+    """
+    got = _floats(still, script, {"samples": samples.tolist(), "simd": simd}).reshape(-1, 52)
+    voice = _person.voice_of(stored)
+    hidden = _speech_net.hidden_states(voice.net, audio.log_mel(samples))[: len(got)]
+    from gsth.drive.audio import _awake
+
+    amount = _awake(audio.activity(samples, 50, len(got)), 50)
+    wanted = voice.expressions(hidden, amount).numpy()
+    assert wanted[:, stored.head.expression_names.index("jawOpen")].max() > 0.05
+    assert np.abs(got - wanted).max() < 2e-3
+
+
+def test_a_stream_says_nearly_what_the_recording_says(still: Any) -> None:
+    script = """
+      const file = await gsth.AvatarFile.parse(await (await fetch("avatar.gsth.bin")).arrayBuffer());
+      const voice = await gsth.voiceOf(file, new Float32Array(52));
+      const samples = Float32Array.from(given), jaw = file.header.expressions.indexOf("jawOpen");
+      const curve = (speech, n) => Float32Array.from({length: n}, (_, k) => {
+        const face = Float32Array.from(voice.rest);
+        speech.sample((k + 0.5) / 50, face);
+        return face[jaw];
+      });
+      const recording = new gsth.Recording(voice, samples);
+      recording.advance(Infinity, Infinity);
+      const whole = curve(recording, recording.steps);
+      const live = new gsth.Live(voice);
+      for (let i = 0; i < samples.length; i += 333) live.push(samples.subarray(i, i + 333));
+      const known = Math.round(live.known * 50), heard = curve(live, known);
+      const both = new Float32Array(2 * known);
+      both.set(whole.subarray(0, known)); both.set(heard, known);
+      return both;
+    """
+    whole, heard = _floats(still, script, np.tile(_speechlike(), 3).tolist()).reshape(2, -1)
+    late = len(whole) // 2  # until then the stream is still learning how loud the speech is
+    assert np.corrcoef(whole[late:], heard[late:])[0, 1] > 0.9
+
+
+def test_silence_keeps_the_mouth_at_rest(still: Any) -> None:
+    script = """
+      const file = await gsth.AvatarFile.parse(await (await fetch("avatar.gsth.bin")).arrayBuffer());
+      const voice = await gsth.voiceOf(file, new Float32Array(52));
+      const live = new gsth.Live(voice), noise = new Float32Array(32000);
+      for (let i = 0; i < noise.length; i++) noise[i] = 1e-3 * Math.sin(i * i);
+      live.push(noise);
+      const out = new Float32Array(52);
+      for (let t = 0; t < 1.5; t += 0.1) {
+        const face = Float32Array.from(voice.rest);
+        live.sample(t, face);
+        face.forEach((x, i) => out[i] = Math.max(out[i], Math.abs(x - voice.rest[i])));
+      }
+      return out;
+    """
+    assert _floats(still, script).max() < 0.02
+
+
+@pytest.mark.parametrize("rate", [48_000, 44_100])
+def test_other_rates_become_16_khz(still: Any, rate: int) -> None:
+    t = np.arange(rate) / rate
+    tones = 0.4 * np.sin(2 * np.pi * 440 * t) + 0.4 * np.sin(2 * np.pi * 11_000 * t)
+    script = """
+      const samples = Float32Array.from(given.samples), made = new gsth.Resampler(given.rate, 16000), out = [];
+      for (let i = 0; i < samples.length; i += 960) out.push(...made.push(samples.subarray(i, i + 960)));
+      return Float32Array.from(out);
+    """
+    got = _floats(still, script, {"samples": tones.tolist(), "rate": rate})
+    assert abs(len(got) - 16_000) < 40
+    wanted = 0.4 * np.sin(2 * np.pi * 440 * np.arange(len(got)) / 16_000)  # 11 kHz cannot be held and must be gone
+    assert np.abs(got - wanted)[200:-200].max() < 0.01
+
+
+def test_without_a_voice_loudness_opens_the_jaw(still: Any) -> None:
+    samples = _speechlike()
+    script = """
+      const file = await gsth.AvatarFile.parse(await (await fetch("avatar.gsth.bin")).arrayBuffer());
+      for (const name of file.names()) if (name.startsWith("voice/")) delete file.header.arrays[name];
+      const voice = await gsth.voiceOf(file, new Float32Array(52)), jaw = file.header.expressions.indexOf("jawOpen");
+      const recording = new gsth.Recording(voice, Float32Array.from(given));
+      recording.advance(Infinity, Infinity);
+      return Float32Array.from({length: recording.steps}, (_, k) => {
+        const face = new Float32Array(52);
+        recording.sample((k + 0.5) / 50, face);
+        return face[jaw];
+      });
+    """
+    jaw = _floats(still, script, samples.tolist())
+    loud = np.sqrt(np.square(samples[: len(jaw) * 320]).reshape(len(jaw), 320).mean(1))
+    assert np.corrcoef(jaw, loud)[0, 1] > 0.6
+    assert jaw[:8].max() < 0.02 < 0.2 < jaw.max()
+
+
+# ------------------------------------------------------------------------------------------------ running
+
+
+def test_frames_leave_nothing_behind_in_memory(still: Any) -> None:
+    """2,000 frames of speech on a living body; only the drawing, which is the browser's, is left out."""
+    grown = still.evaluate(
+        """() => {
+          const {performer, rig} = player;
+          player.rest(); player.setAlive(true);
+          const view = {
+            radial: true, eye: new Float32Array(3), direction: new Float32Array([0, 0, 1]), cullCosine: 0.3,
+          };
+          let time = 1000;
+          const run = (frames) => {
+            for (let i = 0; i < frames; i++) {
+              performer.lookAt(view.direction);
+              performer.perform(time += 0.016, 0.016);
+              rig.pose(performer.pose);
+              rig.sort(view);
+            }
+          };
+          run(500);
+          gc();
+          const before = performance.memory.usedJSHeapSize;
+          run(2000);
+          const dirty = performance.memory.usedJSHeapSize;
+          gc();
+          player.setAlive(false); player.lookAt(null);
+          return [dirty - before, performance.memory.usedJSHeapSize - before];
+        }"""
+    )
+    assert grown[1] < 50_000, f"{grown[1]} bytes stay"
+    # Numbers that the engine boxes are all that comes and goes: an array or object a frame would be more.
+    assert grown[0] < 2000 * 2500, f"{grown[0] / 2000:.0f} bytes of garbage each frame"
+
+
+def test_the_tuner_steps_down_when_frames_are_late_and_recovers(still: Any) -> None:
+    levels = still.evaluate(
+        """() => {
+          const seen = [], tuner = new gsth.Tuner((l) => seen.push(l.deviations));
+          const run = (ms, frames) => { for (let i = 0; i < frames; i++) tuner.frame(ms, 13.9); return tuner.level; };
+          return [run(14, 315), run(25, 45), run(25, 90), run(14, 45 * 6), run(600, 100),
+                  run(14, 45 * 12), seen.length];
+        }"""
+    )
+    assert levels == [0, 1, 3, 2, 2, 0, 6]
