@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gsth.errors import GsthError
     from gsth.media import probe
     from gsth.pipeline import TrainConfig, train
+    from gsth.provenance import Consent
     from gsth.types import Cameras, Clip, Event, HeadId, Identity, Mesh, Motion, Rendered, RiggedSplats, Splats, Track
 
 _HOMES = {

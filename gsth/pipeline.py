@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsth.avatar._config import AvatarConfig
 from gsth.errors import InputError
-from gsth.provenance import StampConfig
+from gsth.provenance import STAMPED, StampConfig
 from gsth.track._config import TrackConfig
 from gsth.types import Done, Event, Notice, Saved, Step
 
@@ -140,7 +140,7 @@ def _scored(out: Path) -> Iterator[Event]:
 
 
 def drive(
-    avatar_path: Path, driver: Any, out: Path, curves: Path | None = None, stamp: StampConfig = StampConfig()
+    avatar_path: Path, driver: Any, out: Path, curves: Path | None = None, stamp: StampConfig = STAMPED
 ) -> Iterator[Event]:
     """Render a driven avatar from its training camera into a video with sound.
 
@@ -167,7 +167,7 @@ def drive(
     yield Done(out, {"frames": float(len(motion)), "seconds": len(motion) / motion.fps})
 
 
-def converse(script_path: Path, out: Path, stamp: StampConfig = StampConfig()) -> Iterator[Event]:
+def converse(script_path: Path, out: Path, stamp: StampConfig = STAMPED) -> Iterator[Event]:
     """Render the avatars of a script file side by side, in the order of its speakers, with their sound."""
     from gsth import provenance
     from gsth.avatar import Avatar
@@ -190,9 +190,7 @@ def _check_video(out: Path) -> None:
         raise InputError(f"{out}: the video is written as .mp4, give it that ending")
 
 
-def film(
-    cast: Sequence[tuple[Avatar, Motion]], sound: Sound | None, out: Path, stamp: StampConfig
-) -> Iterator[Event]:
+def film(cast: Sequence[tuple[Avatar, Motion]], sound: Sound | None, out: Path, stamp: StampConfig) -> Iterator[Event]:
     """Render every frame of motions of one length and rate, each avatar from its training camera, side by side."""
     from gsth import provenance
 
@@ -293,7 +291,7 @@ def demo(out: Path) -> Iterator[Event]:
     from gsth.drive import audio
 
     clip, avatar_path, wav, video = (out / n for n in ("actor.mp4", "actor.avatar", "hello.wav", "demo.mp4"))
-    provenance.check(StampConfig())
+    provenance.check(STAMPED)
     out.mkdir(parents=True, exist_ok=True)
     if not clip.exists():
         yield from (e for e in synth.film(synth.SynthConfig(), clip) if not isinstance(e, Done))

@@ -204,6 +204,7 @@ def test_killed_training_goes_on(short_film: Path, tmp_path: Path) -> None:
                 track=replace(QUICK.track, size=128),
                 avatar=replace(QUICK.avatar, steps=300, checkpoint_every=20),
             ),
+            SYNTHETIC,
         )
     )
     a, b = Avatar.load(out), Avatar.load(whole)

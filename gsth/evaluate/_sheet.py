@@ -61,7 +61,7 @@ def sheet(avatar: Avatar, clip: Clip, out: Path, columns: int = 4) -> None:
     faces = [_seen(avatar, _with(avatar, rest, made), avatar.cameras) for made in NEVER_MADE]
     rows += [faces[k : k + columns] for k in range(0, len(faces) // columns * columns, columns)]
     whole = np.concatenate([np.concatenate([_cell(p) for p in row], 1) for row in rows], 0)
-    provenance.write_image(out, whole, provenance.about([avatar.meta]), provenance.StampConfig())
+    provenance.write_image(out, whole, provenance.about([avatar.meta]), provenance.STAMPED)
 
 
 def _with(avatar: Avatar, motion: Motion, made: dict[str, float]) -> Motion:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from gsth.provenance._config import StampConfig
+from gsth.provenance._config import STAMPED, StampConfig
 
 if TYPE_CHECKING:
     from gsth.provenance._consent import SYNTHETIC, About, Consent, about, consent_from, record, write_sidecar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gsth.provenance._verify import verify
 
 __all__ = [
+    "STAMPED",
     "SYNTHETIC",
     "About",
     "Consent",

@@ -15,3 +15,7 @@ class StampConfig:
     """Hide the avatar's id in the pixels; gsth verify reads it back."""
     credentials: bool = True
     """Sign the file with C2PA content credentials that say it is AI-generated."""
+
+
+STAMPED = StampConfig()
+"""What is carried unless somebody says otherwise."""

@@ -45,7 +45,7 @@ PACKAGES = {
     "safetensors": "runs gsth",
     "mediapipe": "runs tracking",
     "scipy": "runs tracking",
-    "espeakng-loader": "carries espeak-ng (GPL-3.0): speech from it is free to use, passing the library on asks for its source",
+    "espeakng-loader": "carries espeak-ng (GPL-3.0): its speech is free to use, passing it on asks for its source",
     "viser": "runs the viewer",
     "usd-core": "runs the export to USD",
     "zstandard": "runs the export to SPZ",
