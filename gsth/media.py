@@ -32,6 +32,15 @@ RATES = tuple(float(Fraction(r)) for r in ("24000/1001 24 25 30000/1001 30 48 50
 """Frame rates in common use; a measured rate very near one of them means it."""
 CRF = 16
 """x264 quality of written videos: no difference to the eye, a few Mbit/s at 512 x 512."""
+MAX_PIXELS = 64_000_000
+"""Of one picture; 8K video has 33 million. What claims more is refused before it is decoded."""
+MAX_SLOTS, MAX_SAMPLES = 2_000_000, 600_000_000
+"""Of one clip: 9 hours at 60 frames a second, 3 hours of sound at 48 kHz. Time stamps can claim any length."""
+DEMUXERS = (
+    "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpeg mpegvideo m4v h264 hevc flv asf ogg gif ivf mxf wav w64 mp3 "
+    "flac aac aiff au caf amr png_pipe jpeg_pipe webp_pipe"
+)
+"""Formats that are read; stills so that the refusal says what they lack. Play lists open other files and addresses."""
 STILLS = (".png", ".jpg", ".jpeg", ".webp")
 EXIF_DESCRIPTION = 0x010E
 GAP_S = 0.04
@@ -70,6 +79,8 @@ def probe(path: Path | str) -> Clip:
             raise InputError(f"{path}: holds {len(shown)} frame(s), a clip needs at least 2")
         times = np.array(sorted(shown), dtype=np.float64) * float(stream.time_base or 1)
         fps, frames = _constant_rate(times)
+        if frames > MAX_SLOTS:
+            raise InputError(f"{path}: its time stamps span {frames} frames; at most {MAX_SLOTS} are read")
         has_sound = bool(container.streams.audio)
     with _reading(path) as container:
         first = _first_picture(container, path)
@@ -157,10 +168,14 @@ def write_sound(path: Path | str, samples: NDArray[np.float32], rate: int) -> No
 def read_image(path: Path | str) -> Picture:
     """A still as uint8 [h, w, 3], turned upright as its EXIF says; transparency is dropped."""
     import imageio.v3 as iio
+    from PIL import Image
 
     path = Path(path)
     _check_file(path)
     try:
+        with Image.open(path) as still:
+            if still.width * still.height > MAX_PIXELS:
+                raise ValueError(f"{still.width} x {still.height} pixels; at most {MAX_PIXELS} are read")
         return np.ascontiguousarray(iio.imread(path, plugin="pillow", index=0, mode="RGB", rotate=True))
     except Exception as error:  # pillow raises anything on damaged files
         raise InputError(f"{path}: cannot be read as a picture ({error}); wanted PNG, JPEG or another still") from error
@@ -230,12 +245,15 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: is empty (0 bytes)")
 
 
+_SAFE = {"format_whitelist": ",".join(DEMUXERS.split()), "protocol_whitelist": "file"}
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[Any]:
     """An open container; whatever FFmpeg says against it becomes an InputError that names the file."""
     _check_file(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=_SAFE) as container:
             yield container
     except av.error.FFmpegError as error:
         reason = (error.strerror or str(error)).lower()
@@ -251,6 +269,8 @@ def _video_stream(container: Any, path: Path) -> Any:
     streams = _pictures(container)
     if not streams:
         raise InputError(f"{path}: has no picture, wanted a video")
+    if streams[0].width * streams[0].height > MAX_PIXELS:
+        raise InputError(f"{path}: {streams[0].width} x {streams[0].height} pixels; at most {MAX_PIXELS} are read")
     streams[0].thread_type = "AUTO"
     return streams[0]
 
@@ -350,6 +370,8 @@ def _mono(container: Any, origin: float) -> tuple[NDArray[np.float32], int]:
         planar = planar or av.AudioResampler(format="fltp", rate=rate)
         if frame.time is not None:
             missing = round((frame.time - origin) * rate) - have
+            if abs(missing) > MAX_SAMPLES or have > MAX_SAMPLES:
+                raise InputError(f"its sound spans more than {MAX_SAMPLES} samples; cut it")
             if missing > (GAP_S * rate if have else 0):
                 chunks.append(np.zeros(missing, np.float32))
                 have += missing
