@@ -43,6 +43,8 @@ DEMUXERS = (
 """Formats that are read; stills so that the refusal says what they lack. Play lists open other files and addresses."""
 STILLS = (".png", ".jpg", ".jpeg", ".webp")
 EXIF_DESCRIPTION = 0x010E
+MIN_RATE = 1000
+"""Of sound, Hz; less is damage, and would be resampled into an enormous amount."""
 GAP_S = 0.04
 """Sound that is missing for longer than this becomes silence, so that what follows stays in time."""
 CODEC_FRAME = 4096
@@ -116,7 +118,7 @@ def sound(path: Path | str, rate: int = 16000) -> NDArray[np.float32]:
         if _pictures(container):
             origin = _first_picture(container, path).time or 0.0
     with _reading(path) as container:
-        samples, source_rate = _mono(container, origin)
+        samples, source_rate = _mono(container, origin, path)
     if samples.size == 0:
         raise InputError(f"{path}: its sound is empty")
     return resampled(samples, source_rate, rate)
@@ -253,7 +255,7 @@ def _reading(path: Path) -> Iterator[Any]:
     """An open container; whatever FFmpeg says against it becomes an InputError that names the file."""
     _check_file(path)
     try:
-        with av.open(str(path), options=_SAFE) as container:
+        with av.open(str(path), options=_SAFE, metadata_errors="replace") as container:
             yield container
     except av.error.FFmpegError as error:
         reason = (error.strerror or str(error)).lower()
@@ -269,6 +271,8 @@ def _video_stream(container: Any, path: Path) -> Any:
     streams = _pictures(container)
     if not streams:
         raise InputError(f"{path}: has no picture, wanted a video")
+    if streams[0].codec_context is None:
+        raise InputError(f"{path}: its picture is of an unknown codec, or damaged")
     if streams[0].width * streams[0].height > MAX_PIXELS:
         raise InputError(f"{path}: {streams[0].width} x {streams[0].height} pixels; at most {MAX_PIXELS} are read")
     streams[0].thread_type = "AUTO"
@@ -359,9 +363,11 @@ def _upright(frame: Any, size: tuple[int, int]) -> Picture:
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
 
 
-def _mono(container: Any, origin: float) -> tuple[NDArray[np.float32], int]:
+def _mono(container: Any, origin: float, path: Path) -> tuple[NDArray[np.float32], int]:
     """All sound as mono at its own rate; sample 0 is at ``origin`` s on the container's clock."""
     stream = container.streams.audio[0]
+    if stream.codec_context is None or stream.rate < MIN_RATE:
+        raise InputError(f"{path}: its sound is damaged, of an unknown codec or below {MIN_RATE} samples a second")
     stream.thread_type = "AUTO"
     planar: Any = None
     chunks: list[NDArray[np.float32]] = []
@@ -371,7 +377,7 @@ def _mono(container: Any, origin: float) -> tuple[NDArray[np.float32], int]:
         if frame.time is not None:
             missing = round((frame.time - origin) * rate) - have
             if abs(missing) > MAX_SAMPLES or have > MAX_SAMPLES:
-                raise InputError(f"its sound spans more than {MAX_SAMPLES} samples; cut it")
+                raise InputError(f"{path}: its sound spans more than {MAX_SAMPLES} samples; cut it")
             if missing > (GAP_S * rate if have else 0):
                 chunks.append(np.zeros(missing, np.float32))
                 have += missing
@@ -397,7 +403,7 @@ def resampled(samples: NDArray[np.float32], source_rate: int, rate: int) -> NDAr
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
     frame = _sound_frame(samples, source_rate)
     parts = [p.to_ndarray()[0] for f in (frame, None) for p in resampler.resample(f)]
-    out = np.concatenate(parts)
+    out = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     wanted = round(samples.size * rate / source_rate)
     return np.pad(out, (0, max(0, wanted - out.size)))[:wanted]
 
