@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from gsth import artifacts, cli, evaluate, math3d, media, pipeline, render, synth
+from gsth import artifacts, cli, evaluate, export, math3d, media, pipeline, provenance, render, synth
 from gsth._config import presets
 from gsth.avatar import Avatar
 from gsth.drive import audio
+from gsth.drive import motion as driven_by
+from gsth.export import ply
 from gsth.provenance import SYNTHETIC
 from gsth.types import Done, Motion
 
@@ -210,6 +212,21 @@ def test_killed_training_goes_on(short_film: Path, tmp_path: Path) -> None:
     a, b = Avatar.load(out), Avatar.load(whole)
     torch.testing.assert_close(a.splats.means_tri, b.splats.means_tri, rtol=0, atol=0)
     assert not work.exists()
+
+
+def test_consent_and_licences_travel_from_training_to_the_video(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("c2pa", reason="needs the extra 'trust'")
+    meta = Avatar.load(tiny).meta
+    assert meta["provenance"]["consent"]["kind"] == "synthetic"
+    assert meta["licences"][0]["licence"] == "CC0-1.0"
+    artifacts.save(Avatar.load(tiny).motion[:5], tmp_path / "m")
+    last(pipeline.drive(tiny, driven_by.Config(tmp_path / "m"), tmp_path / "a.mp4"))
+    credentials, mark, note = provenance.verify(tmp_path / "a.mp4")
+    assert "intact; AI-generated" in credentials and "consent: synthetic" in credentials
+    assert "none can be read" in mark and "watermark off" in note  # 128 px: too small, and the file says so
+    last(export.run(tiny, ply.Config(), tmp_path / "a.ply"))
+    told = json.loads((tmp_path / "a.ply.provenance.json").read_text())
+    assert told["provenance"] == meta["provenance"] and told["licences"] == meta["licences"]
 
 
 def refused(*args: object) -> str:
