@@ -59,9 +59,9 @@ def jobs(args: argparse.Namespace) -> list[Job]:
         found.append(Job("lips", (lips, *speaking, "--json", str(out)), out, 2.0 * len(speaking)))
     if (HERE / "tracking.py").exists():
         out = work / "tracking.json"
-        found.append(Job("tracking", ("tracking.py", *clips, "--json", str(out)), out, 3.0 * (len(clips) + 1)))
+        found.append(Job("tracking", ("tracking.py", *clips, "--out", str(out)), out, 3.0 * (len(clips) + 1)))
     out = work / "raster.json"
-    found.append(Job("speed", ("raster.py", "--no-reference", "--out", str(out)), out, 2.0))
+    found.append(Job("speed", ("raster.py", "--peer-repeats", "1", "--out", str(out)), out, 4.0))
     return found
 
 
