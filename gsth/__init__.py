@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gsth.errors import GsthError
     from gsth.media import probe
     from gsth.pipeline import TrainConfig, train
+    from gsth.provenance import Consent
     from gsth.serve.app import view
     from gsth.types import Cameras, Clip, Event, HeadId, Identity, Mesh, Motion, Rendered, RiggedSplats, Splats, Track
 
@@ -23,6 +24,7 @@ _HOMES = {
     "save": "gsth.artifacts",
     "Avatar": "gsth.avatar",
     "GsthError": "gsth.errors",
+    "Consent": "gsth.provenance",
     "probe": "gsth.media",
     "TrainConfig": "gsth.pipeline",
     "train": "gsth.pipeline",
@@ -44,6 +46,7 @@ __all__ = [
     "Avatar",
     "Cameras",
     "Clip",
+    "Consent",
     "Event",
     "GsthError",
     "HeadId",

@@ -14,10 +14,15 @@ from tyro.conf import Positional, arg
 from gsth.drive import Manner
 from gsth.evaluate import EvalConfig
 from gsth.export import ImportConfig, SlimConfig
+from gsth.provenance import StampConfig
 from gsth.serve.app import ViewConfig
 from gsth.track import TrackConfig
 
 T = TypeVar("T")
+CONSENT_HELP = (
+    "That the person who is shown agreed to this avatar: a statement, or a text file that holds it. It is kept in the "
+    "avatar and goes along with every export. Without it, one line is asked for on a terminal."
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Drive:
     curves: Path | None = None
     """Write the motion as a CSV too, to edit it and give it back as --motion."""
     manner: Annotated[Manner, arg(name="")] = Manner()
+    stamp: Annotated[StampConfig, arg(name="")] = StampConfig()
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,17 @@ class Import:
 class Doctor:
     """Say what runs on this machine, and how to get what does not."""
 
+    licences: bool = False
+    """Instead: what gsth ships and finds installed, under which licence, and what follows."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Say in plain words what a picture, a video or an avatar carries of where it comes from."""
+
+    file: Positional[Path]
+    """An .mp4, .png, .jpg or .webp, or an avatar's folder."""
+
 
 def train() -> type[Any]:
     """The arguments of ``gsth train``: its presets are files, so the class can only be made once they are read."""
@@ -130,6 +147,7 @@ def train() -> type[Any]:
     fields: list[Any] = [
         ("clip", Annotated[Positional[Path], arg(help="Video of one person facing the camera.")]),
         ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")]),
+        ("consent", Annotated[str | None, arg(help=CONSENT_HELP)], None),
         ("preset", Annotated[preset, arg(name="")], dataclasses.field(default=choices["standard"])),
         ("view", Annotated[bool, arg(help="Show the avatar in the live viewer while it forms.")], False),
     ]

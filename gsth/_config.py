@@ -34,7 +34,7 @@ def read(cls: type[T], path: Path) -> T:
 
     try:
         values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as YAML: {error}") from error
     return filled(cls, values, str(path))
 

@@ -3,6 +3,9 @@
 An artifact is a folder: ``meta.json`` (kind, format version, gsth version, frame, units, and what the writer adds:
 config, seed, sources), ``arrays.safetensors`` and, for long series, ``.npy`` files that are memory-mapped. It is
 written under a temporary name and renamed; loading never unpickles.
+
+Artifacts come from other people too, so nothing in them is believed: links are refused, names must be plain, sizes are
+checked before anything is read, and ``files`` in meta.json tells damage (every file's size and SHA-256) from content.
 """
 
 from __future__ import annotations
@@ -40,6 +43,11 @@ UNITS = "m, s, rad, px"
 META, ARRAYS = "meta.json", "arrays.safetensors"
 SERIES = {"images": "frames.npy", "mattes": "mattes.npy"}
 """Fields that are memory-mapped from files of their own: they do not fit into memory."""
+
+MAX_META_BYTES, MAX_ARRAYS_BYTES = 64 * 2**20, 8 * 2**30
+"""Larger ones gsth never writes; they are refused before they are read."""
+HASHED_BYTES = 2**30
+"""Larger files (memory-mapped series) are known by their size alone: hashing them would take longer than using them."""
 
 _held: dict[Path, int] = {}
 """Locks of this process and how often each is taken."""
@@ -132,6 +140,7 @@ def writing(folder: Path | str, kind: str, meta: Mapping[str, Any] | None = None
                 yield part
                 if not (part / META).exists():
                     write_meta(part, kind, **(meta or {}))
+                _seal(part)
                 if folder.exists():
                     folder.rename(old)
                 part.rename(folder)
@@ -171,9 +180,12 @@ def read_meta(folder: Path | str, kind: str) -> dict[str, Any]:
     if not (folder / META).is_file():
         raise InputError(f"{folder}: is not a {kind} (it has no {META}); wanted a folder that gsth wrote")
     try:
-        meta = json.loads((folder / META).read_text())
+        _check_plain(folder)
+        meta = json.loads((folder / META).read_bytes())
         found, version = str(meta["kind"]), int(meta["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = dict(meta.get("files", {}))
+        _check_sizes(folder, files)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, AttributeError) as error:
         raise ArtifactError(f"{folder / META}: is damaged ({error}); make the {kind} again") from error
     if found != kind:
         raise InputError(f"{folder}: holds a {found}, wanted a {kind}")
@@ -199,15 +211,18 @@ def load_arrays(folder: Path | str, name: str = ARRAYS) -> dict[str, Tensor]:
     """The tensors of ``save_arrays``, on the CPU.
 
     Raises:
-        ArtifactError: The file is missing or damaged.
+        ArtifactError: The file is missing or damaged, or too large to be one of gsth's.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(folder) / name
     try:
+        if path.stat().st_size > MAX_ARRAYS_BYTES:
+            raise ValueError(f"it has {path.stat().st_size} bytes, at most {MAX_ARRAYS_BYTES} are read")
+        _check_hash(path)
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{path}: is missing or damaged ({error}); make it again") from error
 
 
@@ -242,7 +257,7 @@ def load(cls: type[T], folder: Path | str) -> T:
     arrays = load_arrays(folder)
     try:
         return _unpack(cls, meta["coin"], Path(folder), arrays)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{folder}: does not hold a whole {cls.__name__} ({error}); make it again") from error
 
 
@@ -301,7 +316,10 @@ def _unpack(hint: Any, value: Any, folder: Path, arrays: Mapping[str, Tensor]) -
     if hint is np.ndarray:
         if value["series"] not in SERIES.values():
             raise ValueError(f"unknown series {value['series']!r}")
-        return np.load(folder / value["series"], mmap_mode="r", allow_pickle=False)
+        series = np.load(folder / value["series"], mmap_mode="r", allow_pickle=False)
+        if series.dtype != np.uint8:
+            raise ValueError(f"{value['series']} holds {series.dtype}, wanted uint8")
+        return series
     if isinstance(value, dict) and "array" in value:
         return arrays[value["array"]]
     if typing.get_origin(hint) is tuple:
@@ -359,6 +377,46 @@ def _take(path: Path, folder: Path) -> int:
             os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
             return file
         os.close(file)
+
+
+def _seal(folder: Path) -> None:
+    """Write every file's size and hash into meta.json."""
+    told = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != META:
+            size = path.stat().st_size
+            told[path.name] = {"bytes": size} | ({"sha256": sha256(path)} if size <= HASHED_BYTES else {})
+    meta = json.loads((folder / META).read_text())
+    _atomic_bytes(folder / META, (json.dumps(meta | {"files": told}, indent=1) + "\n").encode())
+
+
+def _check_plain(folder: Path) -> None:
+    """Refuse links, which could lead anywhere, and a meta.json that would fill the memory."""
+    for entry in os.scandir(folder):
+        if entry.is_symlink():
+            raise ValueError(f"{entry.name} is a link; an artifact holds plain files")
+    size = (folder / META).stat().st_size
+    if size > MAX_META_BYTES:
+        raise ValueError(f"it has {size} bytes, at most {MAX_META_BYTES} are read")
+
+
+def _check_sizes(folder: Path, files: Mapping[str, Any]) -> None:
+    for name, told in files.items():
+        if name != Path(name).name or name in (".", ".."):
+            raise ValueError(f"it names a file outside the folder, {name!r}")
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != told["bytes"]:
+            raise ValueError(f"{name} has {size or 'no'} bytes, it was written with {told['bytes']}")
+
+
+def _check_hash(path: Path) -> None:
+    """Compare a file with what meta.json beside it tells, where it tells anything (older artifacts do not)."""
+    meta = path.with_name(META)
+    files = json.loads(meta.read_bytes()).get("files", {}) if meta.is_file() else {}
+    wanted = files.get(path.name, {}).get("sha256")
+    if wanted is not None and wanted != sha256(path):
+        raise ValueError("its content is not what was written: the hash differs")
 
 
 def _atomic_bytes(path: Path, data: bytes) -> None:

@@ -39,7 +39,10 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
     args: Any = _cli_args.parse("train", _cli_args.train(), argv)
-    events = pipeline.train(args.clip, args.out, args.preset)
+    from gsth import provenance
+
+    ask = input if sys.stdin.isatty() and sys.stdout.isatty() else None
+    events = pipeline.train(args.clip, args.out, args.preset, provenance.consent_from(args.consent, ask))
     if not args.view:
         return events
     from gsth.serve import app, watch
@@ -69,8 +72,8 @@ def _drive(argv: Argv) -> Iterator[Event]:
         raise InputError("gsth drive: give an avatar, and none with --script, which names its own")
     _check_drive(given[0], args)
     if args.script is not None:
-        return pipeline.converse(args.script, args.out)
-    return pipeline.drive(args.avatar, _driver(given[0], args), args.out, args.curves)
+        return pipeline.converse(args.script, args.out, args.stamp)
+    return pipeline.drive(args.avatar, _driver(given[0], args), args.out, args.curves, args.stamp)
 
 
 def _check_drive(source: str, args: Any) -> None:
@@ -146,10 +149,17 @@ def _import(argv: Argv) -> Iterator[Event]:
 def _doctor(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args
 
-    _cli_args.parse("doctor", _cli_args.Doctor, argv)
+    args = _cli_args.parse("doctor", _cli_args.Doctor, argv)
     from gsth import doctor  # only now: it brings torch
 
-    yield Notice(doctor.table(doctor.check()))
+    yield Notice(doctor.licences() if args.licences else doctor.table(doctor.check()))
+
+
+def _verify(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args, provenance
+
+    args = _cli_args.parse("verify", _cli_args.Verify, argv)
+    yield from map(Notice, provenance.verify(args.file))
 
 
 @dataclass(frozen=True)
@@ -174,6 +184,7 @@ VERBS: Mapping[str, Verb] = {
     "export": Verb("A FORMAT --out F", "write an avatar for headsets, browsers, DCC tools and engines", _export),
     "import": Verb("FILE --out A", "bring a .glb, web page, .ply or .spz back in, as an avatar or a prop", _import),
     "track": Verb("CLIP --out T", "only the tracking, with a report", _track),
+    "verify": Verb("FILE", "what a picture, video or avatar says of where it comes from", _verify),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
 }
 

@@ -20,7 +20,7 @@ MODULES = {
     "scikit-image": "skimage",
 }
 """Distributions whose module has another name than they have."""
-SHOWN_EXTRAS = ("track", "audio", "viewer", "eval", "gpu", "flame")
+SHOWN_EXTRAS = ("track", "audio", "viewer", "eval", "trust", "gpu", "flame")
 LOW_DISK_GB = 2.0
 """Tracking and training an 8 s clip at 512 px keep some hundred MB beside the avatar."""
 
@@ -45,6 +45,13 @@ def table(rows: Sequence[Row]) -> str:
     """The findings as plain text, one line each."""
     topic, name = (max((len(getattr(r, field)) for r in rows), default=0) for field in ("topic", "name"))
     return "\n".join(f"{'ok' if r.fine else '--':2}  {r.topic:{topic}}  {r.name:{name}}  {r.detail}" for r in rows)
+
+
+def licences() -> str:
+    """What gsth ships and finds installed, under which licence, and what follows, as plain text."""
+    from gsth import provenance
+
+    return "\n".join(f"{one.part}\n    {one.licence}\n    {one.follows}" for one in provenance.licences())
 
 
 def _python() -> Iterator[Row]:

@@ -32,6 +32,19 @@ RATES = tuple(float(Fraction(r)) for r in ("24000/1001 24 25 30000/1001 30 48 50
 """Frame rates in common use; a measured rate very near one of them means it."""
 CRF = 16
 """x264 quality of written videos: no difference to the eye, a few Mbit/s at 512 x 512."""
+MAX_PIXELS = 64_000_000
+"""Of one picture; 8K video has 33 million. What claims more is refused before it is decoded."""
+MAX_SLOTS, MAX_SAMPLES = 2_000_000, 600_000_000
+"""Of one clip: 9 hours at 60 frames a second, 3 hours of sound at 48 kHz. Time stamps can claim any length."""
+DEMUXERS = (
+    "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpeg mpegvideo m4v h264 hevc flv asf ogg gif ivf mxf wav w64 mp3 "
+    "flac aac aiff au caf amr png_pipe jpeg_pipe webp_pipe"
+)
+"""Formats that are read; stills so that the refusal says what they lack. Play lists open other files and addresses."""
+STILLS = (".png", ".jpg", ".jpeg", ".webp")
+EXIF_DESCRIPTION = 0x010E
+MIN_RATE = 1000
+"""Of sound, Hz; less is damage, and would be resampled into an enormous amount."""
 GAP_S = 0.04
 """Sound that is missing for longer than this becomes silence, so that what follows stays in time."""
 CODEC_FRAME = 4096
@@ -68,6 +81,8 @@ def probe(path: Path | str) -> Clip:
             raise InputError(f"{path}: holds {len(shown)} frame(s), a clip needs at least 2")
         times = np.array(sorted(shown), dtype=np.float64) * float(stream.time_base or 1)
         fps, frames = _constant_rate(times)
+        if frames > MAX_SLOTS:
+            raise InputError(f"{path}: its time stamps span {frames} frames; at most {MAX_SLOTS} are read")
         has_sound = bool(container.streams.audio)
     with _reading(path) as container:
         first = _first_picture(container, path)
@@ -103,7 +118,7 @@ def sound(path: Path | str, rate: int = 16000) -> NDArray[np.float32]:
         if _pictures(container):
             origin = _first_picture(container, path).time or 0.0
     with _reading(path) as container:
-        samples, source_rate = _mono(container, origin)
+        samples, source_rate = _mono(container, origin, path)
     if samples.size == 0:
         raise InputError(f"{path}: its sound is empty")
     return resampled(samples, source_rate, rate)
@@ -116,8 +131,9 @@ def write_video(
     sound: NDArray[np.float32] | None = None,
     sound_rate: int = 16000,
     crf: int = CRF,
+    comment: str | None = None,
 ) -> None:
-    """Write H.264 (yuv420p, BT.709) with AAC sound; the file appears when it is whole.
+    """Write H.264 (yuv420p, BT.709) with AAC sound; the file appears when it is whole. Players show ``comment``.
 
     The sound starts with the first picture and is cut, or filled with silence, to the length of the picture.
     Pictures of odd width or height get their last column or row twice, because yuv420p needs even sizes.
@@ -132,6 +148,8 @@ def write_video(
     with whole_file(path) as part, part.open("wb") as file:
         try:
             with av.open(file, "w", format="mp4") as container:
+                if comment is not None:
+                    container.metadata["comment"] = comment
                 _encode(container, path, pictures, Fraction(fps).limit_denominator(1001), sound, sound_rate, crf)
         except av.error.FFmpegError as error:
             # closing after a failed write raises an error of its own over the one that says why
@@ -152,18 +170,44 @@ def write_sound(path: Path | str, samples: NDArray[np.float32], rate: int) -> No
 def read_image(path: Path | str) -> Picture:
     """A still as uint8 [h, w, 3], turned upright as its EXIF says; transparency is dropped."""
     import imageio.v3 as iio
+    from PIL import Image
 
     path = Path(path)
     _check_file(path)
     try:
+        with Image.open(path) as still:
+            if still.width * still.height > MAX_PIXELS:
+                raise ValueError(f"{still.width} x {still.height} pixels; at most {MAX_PIXELS} are read")
         return np.ascontiguousarray(iio.imread(path, plugin="pillow", index=0, mode="RGB", rotate=True))
     except Exception as error:  # pillow raises anything on damaged files
         raise InputError(f"{path}: cannot be read as a picture ({error}); wanted PNG, JPEG or another still") from error
 
 
-def write_image(path: Path | str, picture: Picture) -> None:
-    """Write uint8 [h, w], [h, w, 3] or [h, w, 4] in the format of the suffix (PNG is lossless), whole or not at all."""
+def comment(path: Path | str) -> str | None:
+    """The comment in a video or still, as ``write_video`` and ``write_image`` put it there, or None."""
+    from PIL import Image
+
+    path = Path(path)
+    _check_file(path)
+    if path.suffix.lower() in STILLS:
+        try:
+            with Image.open(path) as still:
+                found = still.getexif().get(EXIF_DESCRIPTION)
+        except Exception as error:  # pillow raises anything on damaged files
+            raise InputError(f"{path}: cannot be read as a picture ({error}); wanted a whole one") from error
+    else:
+        with _reading(path) as container:
+            found = container.metadata.get("comment")
+    return str(found) if found else None
+
+
+def write_image(path: Path | str, picture: Picture, comment: str | None = None) -> None:
+    """Write uint8 [h, w], [h, w, 3] or [h, w, 4] in the format of the suffix (PNG is lossless), whole or not at all.
+
+    ``comment`` goes into the EXIF description.
+    """
     import imageio.v3 as iio
+    from PIL import Image
 
     path = Path(path)
     if (
@@ -175,9 +219,13 @@ def write_image(path: Path | str, picture: Picture) -> None:
             f"{path}: want uint8 [h, w], [h, w, 3] or [h, w, 4], got {picture.dtype} {list(picture.shape)}"
         )
     suffix = path.suffix.lower()
-    if suffix not in (".png", ".jpg", ".jpeg", ".webp"):
+    if suffix not in STILLS:
         raise InputError(f"{path}: stills are written as .png, .jpg or .webp, not {suffix!r}")
     options: dict[str, Any] = {"quality": 95} if suffix != ".png" else {}
+    if comment is not None:
+        exif = Image.Exif()
+        exif[EXIF_DESCRIPTION] = comment
+        options["exif"] = exif.tobytes()
     with whole_file(path) as part:
         iio.imwrite(part, picture, plugin="pillow", extension=suffix, **options)
 
@@ -199,12 +247,15 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: is empty (0 bytes)")
 
 
+_SAFE = {"format_whitelist": ",".join(DEMUXERS.split()), "protocol_whitelist": "file"}
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[Any]:
     """An open container; whatever FFmpeg says against it becomes an InputError that names the file."""
     _check_file(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=_SAFE, metadata_errors="replace") as container:
             yield container
     except av.error.FFmpegError as error:
         reason = (error.strerror or str(error)).lower()
@@ -220,6 +271,10 @@ def _video_stream(container: Any, path: Path) -> Any:
     streams = _pictures(container)
     if not streams:
         raise InputError(f"{path}: has no picture, wanted a video")
+    if streams[0].codec_context is None:
+        raise InputError(f"{path}: its picture is of an unknown codec, or damaged")
+    if streams[0].width * streams[0].height > MAX_PIXELS:
+        raise InputError(f"{path}: {streams[0].width} x {streams[0].height} pixels; at most {MAX_PIXELS} are read")
     streams[0].thread_type = "AUTO"
     return streams[0]
 
@@ -308,9 +363,11 @@ def _upright(frame: Any, size: tuple[int, int]) -> Picture:
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
 
 
-def _mono(container: Any, origin: float) -> tuple[NDArray[np.float32], int]:
+def _mono(container: Any, origin: float, path: Path) -> tuple[NDArray[np.float32], int]:
     """All sound as mono at its own rate; sample 0 is at ``origin`` s on the container's clock."""
     stream = container.streams.audio[0]
+    if stream.codec_context is None or stream.rate < MIN_RATE:
+        raise InputError(f"{path}: its sound is damaged, of an unknown codec or below {MIN_RATE} samples a second")
     stream.thread_type = "AUTO"
     planar: Any = None
     chunks: list[NDArray[np.float32]] = []
@@ -319,6 +376,8 @@ def _mono(container: Any, origin: float) -> tuple[NDArray[np.float32], int]:
         planar = planar or av.AudioResampler(format="fltp", rate=rate)
         if frame.time is not None:
             missing = round((frame.time - origin) * rate) - have
+            if abs(missing) > MAX_SAMPLES or have > MAX_SAMPLES:
+                raise InputError(f"{path}: its sound spans more than {MAX_SAMPLES} samples; cut it")
             if missing > (GAP_S * rate if have else 0):
                 chunks.append(np.zeros(missing, np.float32))
                 have += missing
@@ -344,7 +403,7 @@ def resampled(samples: NDArray[np.float32], source_rate: int, rate: int) -> NDAr
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
     frame = _sound_frame(samples, source_rate)
     parts = [p.to_ndarray()[0] for f in (frame, None) for p in resampler.resample(f)]
-    out = np.concatenate(parts)
+    out = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     wanted = round(samples.size * rate / source_rate)
     return np.pad(out, (0, max(0, wanted - out.size)))[:wanted]
 

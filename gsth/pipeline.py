@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from gsth.avatar._config import AvatarConfig
 from gsth.errors import InputError
+from gsth.provenance import STAMPED, StampConfig
 from gsth.track._config import TrackConfig
 from gsth.types import Done, Event, Notice, Saved, Step
 
 if TYPE_CHECKING:
     from gsth.avatar import Avatar
     from gsth.drive import Sound
+    from gsth.provenance import Consent
     from gsth.types import Clip, Motion, Track
 
 SOUND_RATE = 48_000
@@ -38,8 +40,14 @@ def work_folder(out: Path) -> Path:
     return out.with_name(out.name + ".work")
 
 
-def train(clip_path: Path, out: Path, config: TrainConfig) -> Iterator[Event]:
+def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent) -> Iterator[Event]:
     """Make the avatar artifact ``out`` from a video; goes on where a killed run stopped.
+
+    Args:
+        clip_path: Video of one person.
+        out: The avatar.
+        config: How to track and train.
+        consent: That the person agreed; recorded in the avatar (``gsth.provenance.SYNTHETIC`` for gsth's own actor).
 
     Raises:
         InputError: The video cannot be used, or ``out`` is something else than an avatar.
@@ -53,7 +61,7 @@ def train(clip_path: Path, out: Path, config: TrainConfig) -> Iterator[Event]:
         yield from _tracked(clip, work / "track", config.track)
         trained = work / "train" / "avatar"
         yield from _trained(work, config, trained)
-        yield from _finished(trained, out)
+        yield from _finished(trained, out, consent)
     shutil.rmtree(work)
     yield from _scored(out)
 
@@ -102,9 +110,9 @@ def heard(track: Track) -> Track:
     return track.replace(motion=track.motion.replace(audio=features[track.frame_ids]))
 
 
-def _finished(trained: Path, out: Path) -> Iterator[Event]:
-    """Add the person's speech network and write the artifact."""
-    from gsth import media
+def _finished(trained: Path, out: Path, consent: Consent) -> Iterator[Event]:
+    """Add the person's speech network, consent and licences, and write the artifact."""
+    from gsth import media, provenance
     from gsth.avatar import Avatar
     from gsth.drive import SpeechConfig, describe, fit_speech
 
@@ -118,7 +126,9 @@ def _finished(trained: Path, out: Path) -> Iterator[Event]:
         made = replace(made, speech=weights)
         yield Notice(describe(weights))
         yield Step("speech", 1, 1)
-    made.save(out)
+    meta = provenance.record(made.meta, consent, made.source.sha256)
+    meta["licences"] = [asdict(part) for part in provenance.licences_of(made.head.id.name, bool(made.speech))]
+    replace(made, meta=meta).save(out)
     yield Saved(out)
 
 
@@ -129,7 +139,9 @@ def _scored(out: Path) -> Iterator[Event]:
         yield Done(out, event.values) if isinstance(event, Done) else event
 
 
-def drive(avatar_path: Path, driver: Any, out: Path, curves: Path | None = None) -> Iterator[Event]:
+def drive(
+    avatar_path: Path, driver: Any, out: Path, curves: Path | None = None, stamp: StampConfig = STAMPED
+) -> Iterator[Event]:
     """Render a driven avatar from its training camera into a video with sound.
 
     Args:
@@ -137,34 +149,39 @@ def drive(avatar_path: Path, driver: Any, out: Path, curves: Path | None = None)
         driver: A driver's ``Config``, for example ``gsth.drive.audio.Config(wav=...)``.
         out: The video, .mp4.
         curves: Where to write the motion as a CSV that ``gsth.drive.motion`` reads again; None: nowhere.
+        stamp: What the video carries of where it comes from.
     """
+    from gsth import provenance
     from gsth.avatar import Avatar
     from gsth.drive import offline, save_curves
 
     _check_video(out)
+    provenance.check(stamp)
     made = Avatar.load(avatar_path)
     moved = driver.build(made)
     motion = offline(moved)
     if curves is not None:
         save_curves(motion, made, curves)
         yield Saved(curves)
-    yield from film([(made, motion)], moved.sound, out)
+    yield from film([(made, motion)], moved.sound, out, stamp)
     yield Done(out, {"frames": float(len(motion)), "seconds": len(motion) / motion.fps})
 
 
-def converse(script_path: Path, out: Path) -> Iterator[Event]:
+def converse(script_path: Path, out: Path, stamp: StampConfig = STAMPED) -> Iterator[Event]:
     """Render the avatars of a script file side by side, in the order of its speakers, with their sound."""
+    from gsth import provenance
     from gsth.avatar import Avatar
     from gsth.drive import offline, script
 
     _check_video(out)
+    provenance.check(stamp)
     play = script.read(script_path)
     avatars = {name: Avatar.load(role.avatar) for name, role in play.roles.items()}
     fps = max(made.motion.fps for made in avatars.values())
     avatars = {n: replace(made, motion=made.motion.replace(fps=fps)) for n, made in avatars.items()}
     drivers, sound = script.perform(play, avatars)
     cast = [(avatars[n], offline(driver)) for n, driver in drivers.items()]
-    yield from film(cast, sound, out)
+    yield from film(cast, sound, out, stamp)
     yield Done(out, {"frames": float(len(cast[0][1])), "seconds": len(cast[0][1]) / fps})
 
 
@@ -173,14 +190,15 @@ def _check_video(out: Path) -> None:
         raise InputError(f"{out}: the video is written as .mp4, give it that ending")
 
 
-def film(cast: Sequence[tuple[Avatar, Motion]], sound: Sound | None, out: Path) -> Iterator[Event]:
+def film(cast: Sequence[tuple[Avatar, Motion]], sound: Sound | None, out: Path, stamp: StampConfig) -> Iterator[Event]:
     """Render every frame of motions of one length and rate, each avatar from its training camera, side by side."""
-    from gsth import media
+    from gsth import provenance
 
+    who = provenance.about([made.meta for made, _ in cast])
     motion = cast[0][1]
     total = len(motion)
     heard = (None, SOUND_RATE) if sound is None else (sound.samples, sound.rate)
-    with _Encoder(lambda frames: media.write_video(out, frames, motion.fps, *heard)) as encoder:
+    with _Encoder(lambda frames: provenance.write_video(out, frames, motion.fps, heard, who, stamp)) as encoder:
         for done, pictures in enumerate(zip(*(_pictures(*one) for one in cast), strict=True), 1):
             encoder.put(_beside(pictures))
             yield Step("render", done, total)
@@ -267,18 +285,19 @@ def demo(out: Path) -> Iterator[Event]:
     Writes ``actor.mp4``, ``actor.avatar/``, ``hello.wav`` and ``demo.mp4`` into ``out``; what is there already and
     whole is kept, so an interrupted demo goes on.
     """
-    from gsth import artifacts, evaluate, media, speech, synth
+    from gsth import artifacts, evaluate, media, provenance, speech, synth
     from gsth._config import presets
     from gsth.avatar import Avatar
     from gsth.drive import audio
 
     clip, avatar_path, wav, video = (out / n for n in ("actor.mp4", "actor.avatar", "hello.wav", "demo.mp4"))
+    provenance.check(STAMPED)
     out.mkdir(parents=True, exist_ok=True)
     if not clip.exists():
         yield from (e for e in synth.film(synth.SynthConfig(), clip) if not isinstance(e, Done))
     scores: dict[str, float] = {}
     if not artifacts.is_kind(avatar_path, "avatar"):
-        for event in train(clip, avatar_path, presets(TrainConfig, "train")["quick"]):
+        for event in train(clip, avatar_path, presets(TrainConfig, "train")["quick"], provenance.SYNTHETIC):
             scores = event.values if isinstance(event, Done) else scores
             if not isinstance(event, Done):
                 yield event

@@ -150,7 +150,7 @@ def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
     with_meta(coin={k: v for k, v in good["coin"].items() if k != "expr"})
     with pytest.raises(ArtifactError, match="expr"):
         artifacts.load(Motion, folder)
-    with_meta()
+    with_meta(files={})  # as an older gsth wrote it
     assert artifacts.is_kind(folder, "motion")
     arrays = artifacts.load_arrays(folder)
     artifacts.save_arrays(folder, arrays | {"expr": torch.zeros(2, 52)})
@@ -177,6 +177,8 @@ class Bomb:
 
 def test_pickles_do_not_go_off(tmp_path: Path) -> None:
     artifacts.save(track(tmp_path), tmp_path / "t")
+    meta = json.loads((tmp_path / "t" / "meta.json").read_text())
+    (tmp_path / "t" / "meta.json").write_text(json.dumps(meta | {"files": {}}))  # else sizes and hashes stop it before
     bomb = pickle.dumps(Bomb(str(tmp_path / "boom")))
     np.save(tmp_path / "t" / "frames.npy", np.array([Bomb(str(tmp_path / "boom"))], dtype=object), allow_pickle=True)
     with pytest.raises(ArtifactError):
@@ -244,3 +246,60 @@ def test_sha256(tmp_path: Path) -> None:
     assert artifacts.sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with pytest.raises(InputError, match="cannot be read"):
         artifacts.sha256(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["meta.json", "arrays.safetensors", "frames.npy"])
+def test_links_are_refused(tmp_path: Path, name: str) -> None:
+    artifacts.save(track(tmp_path), tmp_path / "t")
+    (tmp_path / "t" / name).rename(tmp_path / "elsewhere")
+    (tmp_path / "t" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="is a link"):
+        artifacts.load(Track, tmp_path / "t")
+
+
+def test_damage_is_told_from_content(tmp_path: Path) -> None:
+    artifacts.save(motion(), tmp_path / "m")
+    arrays = tmp_path / "m" / "arrays.safetensors"
+    data = bytearray(arrays.read_bytes())
+    data[-3] ^= 1  # a bit of a number: the file is still whole in form
+    arrays.write_bytes(data)
+    with pytest.raises(ArtifactError, match="hash differs"):
+        artifacts.load(Motion, tmp_path / "m")
+    arrays.write_bytes(data + b" ")
+    with pytest.raises(ArtifactError, match="bytes, it was written with"):
+        artifacts.load(Motion, tmp_path / "m")
+    arrays.unlink()
+    with pytest.raises(ArtifactError, match="has no bytes"):
+        artifacts.load(Motion, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {"../x": {"bytes": 1}}},
+        {"files": {"..": {"bytes": 1}}},
+        {"files": 3},
+        {"files": {"a": 3}},
+        {"version": 1e999},
+        {"version": [1]},
+    ],
+)
+def test_meta_that_somebody_made_up_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    artifacts.save(motion(), tmp_path / "m")
+    file = tmp_path / "m" / "meta.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ArtifactError, match="damaged"):
+        artifacts.load(Motion, tmp_path / "m")
+
+
+def test_files_that_would_fill_the_memory_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts.save(motion(), tmp_path / "m")
+    monkeypatch.setattr(artifacts, "MAX_ARRAYS_BYTES", 100)
+    with pytest.raises(ArtifactError, match="at most 100 are read"):
+        artifacts.load(Motion, tmp_path / "m")
+    (tmp_path / "m" / "meta.json").write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match="damaged"):
+        artifacts.load(Motion, tmp_path / "m")
+    monkeypatch.setattr(artifacts, "MAX_META_BYTES", 1000)
+    with pytest.raises(ArtifactError, match="at most 1000 are read"):
+        artifacts.load(Motion, tmp_path / "m")

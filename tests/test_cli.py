@@ -71,7 +71,11 @@ def test_unknown_verb_is_guessed() -> None:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["train", "absent.mp4", "--out", "{tmp}/a"], "absent.mp4: there is no such file"),
+        (["train", "absent.mp4", "--out", "{tmp}/a"], "--consent"),
+        (["train", "absent.mp4", "--out", "{tmp}/a", "--consent", ""], "consent statement must be"),
+        (["train", "absent.mp4", "--out", "{tmp}/a", "--consent", "I am"], "absent.mp4: there is no such file"),
+        (["verify", "{tmp}/a.mp4"], "a.mp4: there is no such file"),
+        (["verify", "{tmp}/a.txt"], "wanted an avatar's folder or a file"),
         (["track", "absent.mp4", "--out", "{tmp}/a"], "absent.mp4: there is no such file"),
         (["eval", "{tmp}"], "is not a avatar|not an avatar"),
         (["eval"], "give one of AVATAR, --compare A B and --frames-of X"),
@@ -110,13 +114,14 @@ def test_presets_and_their_settings_reach_the_pipeline(monkeypatch: pytest.Monke
     from gsth import pipeline
 
     got = []
-    monkeypatch.setattr(pipeline, "train", lambda clip, out, config: iter(got.append((clip, out, config)) or ()))
+    monkeypatch.setattr(pipeline, "train", lambda *args: iter(got.append(args) or ()))
     presets = _config.presets(pipeline.TrainConfig, "train")
     assert set(presets) >= {"quick", "standard"}
     for argv in (["standard"], [], ["quick"], ["quick", "--avatar.steps", "7", "--track.size", "128"]):
-        assert cli.run(["train", "me.mp4", "--out", "me.avatar", *argv]) == 0
-    assert all(clip == Path("me.mp4") and out == Path("me.avatar") for clip, out, _ in got)
-    configs = [config for *_, config in got]
+        assert cli.run(["train", "me.mp4", "--out", "me.avatar", "--consent", "I am me", *argv]) == 0
+    assert all(clip == Path("me.mp4") and out == Path("me.avatar") for clip, out, *_ in got)
+    assert {consent.statement for *_, consent in got} == {"I am me"}
+    configs = [config for _, _, config, _ in got]
     assert configs[:3] == [presets["standard"], presets["standard"], presets["quick"]]
     assert (configs[3].avatar.steps, configs[3].track.size) == (7, 128)
     assert configs[3].avatar.splats == presets["quick"].avatar.splats

@@ -19,8 +19,8 @@ LONG = re.compile(r"# house: long because \w+")
 FLOORS = (
     "errors",
     "types math3d",
-    "media audio artifacts registry metrics provenance speech _config",
-    "head render datasets voice",
+    "media audio artifacts registry metrics speech _config",
+    "head render datasets voice provenance",
     "track avatar synth",
     "drive export",
     "evaluate batch plugins",

@@ -329,3 +329,43 @@ def test_recorded_clips(clips: Path, name: str, wanted: tuple[float, int, int, i
     last = list(media.frames(clip, clip.frames - 2))
     assert [p.shape for p in last] == [(clip.height, clip.width, 3)] * 2
     assert abs(media.sound(clips / name).size / 16000 - clip.seconds) < 0.2
+
+
+def test_play_lists_do_not_open_other_files(film: Path, tmp_path: Path) -> None:
+    """A file that names itself .mp4 but is a play list could read any file, or call a server."""
+    for name, text in {
+        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{film}\n#EXT-X-ENDLIST\n",
+        "concat": f"ffconcat version 1.0\nfile '{film}'\n",
+    }.items():
+        file = tmp_path / f"{name}.mp4"
+        file.write_text(text)
+        with pytest.raises(InputError, match="cannot be decoded"):
+            media.probe(file)
+
+
+def test_pictures_that_would_fill_the_memory_are_not_decoded(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media.write_image(tmp_path / "a.png", np.zeros((50, 60, 3), np.uint8))
+    monkeypatch.setattr(media, "MAX_PIXELS", 2000)
+    with pytest.raises(InputError, match="60 x 50 pixels; at most 2000"):
+        media.read_image(tmp_path / "a.png")
+    monkeypatch.setattr(media, "MAX_PIXELS", 100)
+    with pytest.raises(InputError, match="at most 100 are read"):
+        media.probe(film)
+
+
+def test_time_stamps_cannot_claim_any_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_timed(tmp_path / "v.mkv", [0, 33, 67, 100, 133, 167, 3_600_000])
+    monkeypatch.setattr(media, "MAX_SLOTS", 100_000)
+    with pytest.raises(InputError, match="its time stamps span"):
+        media.probe(tmp_path / "v.mkv")
+
+
+def test_comment_comes_back(film: Path, tmp_path: Path) -> None:
+    assert media.comment(film) is None
+    media.write_video(tmp_path / "v.mp4", counting(2), 25, comment="said")
+    assert media.comment(tmp_path / "v.mp4") == "said"
+    for name in ("a.png", "a.jpg", "a.webp"):
+        media.write_image(tmp_path / name, np.zeros((20, 20, 3), np.uint8), comment="said")
+        assert media.comment(tmp_path / name) == "said"

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from gsth import artifacts, cli, evaluate, math3d, media, pipeline, render, synth
+from gsth import artifacts, cli, evaluate, export, math3d, media, pipeline, provenance, render, synth
 from gsth._config import presets
 from gsth.avatar import Avatar
 from gsth.drive import audio
+from gsth.drive import motion as driven_by
+from gsth.export import ply
+from gsth.provenance import SYNTHETIC
 from gsth.types import Done, Motion
 
 pytest.importorskip("mediapipe", reason="needs the extra 'track'")
@@ -31,6 +34,7 @@ TINY = replace(
     avatar=replace(QUICK.avatar, steps=60, splats=1500, max_splats=2000, checkpoint_every=20),
 )
 EYES = (33, 263)
+AGREED = ("--consent", "the synthetic actor, no person")
 
 
 def last(events) -> Done:
@@ -67,14 +71,14 @@ def short_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(film: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """An avatar of the actor by the preset ``quick``, and its scores."""
     out = tmp_path_factory.mktemp("quick") / "actor.avatar"
-    return out, last(pipeline.train(film, out, QUICK))
+    return out, last(pipeline.train(film, out, QUICK, SYNTHETIC))
 
 
 @pytest.fixture(scope="module")
 def tiny(short_film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An avatar that was hardly trained."""
     out = tmp_path_factory.mktemp("tiny") / "tiny.avatar"
-    last(pipeline.train(short_film, out, TINY))
+    last(pipeline.train(short_film, out, TINY, SYNTHETIC))
     return out
 
 
@@ -180,7 +184,7 @@ def command(*args: object) -> list[str]:
 def test_killed_training_goes_on(short_film: Path, tmp_path: Path) -> None:
     options = ("--track.size", 128, "--avatar.steps", 300, "--avatar.checkpoint-every", 20)
     out = tmp_path / "a.avatar"
-    args = command("train", short_film, "--out", out, "quick", *options)
+    args = command("train", short_film, "--out", out, *AGREED, "quick", *options)
     run = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     work = pipeline.work_folder(out)
     deadline = time.time() + 240
@@ -202,11 +206,27 @@ def test_killed_training_goes_on(short_film: Path, tmp_path: Path) -> None:
                 track=replace(QUICK.track, size=128),
                 avatar=replace(QUICK.avatar, steps=300, checkpoint_every=20),
             ),
+            SYNTHETIC,
         )
     )
     a, b = Avatar.load(out), Avatar.load(whole)
     torch.testing.assert_close(a.splats.means_tri, b.splats.means_tri, rtol=0, atol=0)
     assert not work.exists()
+
+
+def test_consent_and_licences_travel_from_training_to_the_video(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("c2pa", reason="needs the extra 'trust'")
+    meta = Avatar.load(tiny).meta
+    assert meta["provenance"]["consent"]["kind"] == "synthetic"
+    assert meta["licences"][0]["licence"] == "CC0-1.0"
+    artifacts.save(Avatar.load(tiny).motion[:5], tmp_path / "m")
+    last(pipeline.drive(tiny, driven_by.Config(tmp_path / "m"), tmp_path / "a.mp4"))
+    credentials, mark, note = provenance.verify(tmp_path / "a.mp4")
+    assert "intact; AI-generated" in credentials and "consent: synthetic" in credentials
+    assert "none can be read" in mark and "watermark off" in note  # 128 px: too small, and the file says so
+    last(export.run(tiny, ply.Config(), tmp_path / "a.ply"))
+    told = json.loads((tmp_path / "a.ply.provenance.json").read_text())
+    assert told["provenance"] == meta["provenance"] and told["licences"] == meta["licences"]
 
 
 def refused(*args: object) -> str:
@@ -260,14 +280,14 @@ def test_bad_clips_are_refused_with_reasons(what: str, says: str, short_film: Pa
         _write(clip, frames[:25] + moved[25:])
     elif what == "three frames":
         _write(clip, frames[:3])
-    message = refused("train", clip, "--out", tmp_path / "a.avatar", "quick")
+    message = refused("train", clip, "--out", tmp_path / "a.avatar", *AGREED, "quick")
     assert re.search(says, message, re.IGNORECASE), message
     assert not (tmp_path / "a.avatar").exists()
 
 
 @pytest.mark.slow
 def test_full_disk_is_told_and_leaves_nothing(short_film: Path, tmp_path: Path) -> None:
-    args = command("train", short_film, "--out", tmp_path / "a.avatar", "quick", "--track.size", 128)
+    args = command("train", short_film, "--out", tmp_path / "a.avatar", *AGREED, "quick", "--track.size", 128)
     limit = "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000,) * 2); "
     full = [sys.executable, "-c", limit + "os.execv(sys.executable, sys.argv[1:])", *args]
     run = subprocess.run(full, capture_output=True, text=True, timeout=240)
@@ -311,7 +331,7 @@ def test_other_mistakes_are_refused_with_reasons(tiny: Path, short_film: Path, t
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("do not touch")
-    assert "mine" in refused("train", short_film, "--out", mine, "quick")
+    assert "mine" in refused("train", short_film, "--out", mine, *AGREED, "quick")
     assert (mine / "thesis.txt").read_text() == "do not touch"
     silent = _write(tmp_path / "silent.mp4", list(media.frames(media.probe(short_film)))[:30])
     assert "sound" in refused("drive", tiny, "--audio", silent, "--out", tmp_path / "x.mp4")

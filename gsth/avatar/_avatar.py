@@ -21,6 +21,7 @@ from gsth.head._embedded import to_arrays as head_arrays
 from gsth.types import Cameras, Coin, HeadId, Identity, Motion, RiggedSplats, Splats, dims
 
 KIND = "avatar"
+MAX_SIDE_PX, MAX_FPS = 8192, 1000
 MAX_WEIGHT = 2.5
 """Corrective weights are whitened over the training clip; beyond this many deviations they are held."""
 
@@ -215,9 +216,13 @@ class Avatar:
         meta = artifacts.read_meta(folder, KIND)
         arrays = artifacts.load_arrays(folder)
         try:
-            return cls._from(folder, meta, arrays)
+            made = cls._from(folder, meta, arrays)
+            _check_values(made, arrays)
         except KeyError as e:
             raise ArtifactError(f"{folder}: the avatar lacks {e}; train it again") from e
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as e:
+            raise ArtifactError(f"{folder}: does not hold a whole avatar ({e}); train it again") from e
+        return made
 
     @classmethod
     def _from(cls, folder: Path, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Avatar:
@@ -253,6 +258,28 @@ class Avatar:
             speech=_under("speech.", arrays),
             meta=meta,
         )
+
+
+def _check_values(made: Avatar, arrays: Mapping[str, Tensor]) -> None:
+    """What shapes do not say: numbers that are finite, triangles that exist, a picture of a sane size.
+
+    Raises:
+        ValueError: Something would crash, or draw nothing, later.
+    """
+    wild = [n for n, value in arrays.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wild:
+        raise ValueError(f"{wild[0]} holds values that are not finite")
+    for name in _SPLATS[1:]:
+        if getattr(made.splats, name).dtype != torch.float32:
+            raise ValueError(f"splats.{name} is {getattr(made.splats, name).dtype}, wanted float32")
+    ids, faces = made.splats.face_ids, len(made.head.faces)
+    if ids.is_floating_point() or (len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < faces):
+        raise ValueError(f"splats.face_ids must be whole numbers from 0 to {faces - 1}")
+    size = made.cameras.width, made.cameras.height
+    if not all(isinstance(side, int) and 0 < side <= MAX_SIDE_PX for side in size):
+        raise ValueError(f"size must be two whole numbers from 1 to {MAX_SIDE_PX}, got {size}")
+    if not 0 < made.motion.fps <= MAX_FPS:
+        raise ValueError(f"fps must be above 0 and at most {MAX_FPS}, got {made.motion.fps}")
 
 
 def _head(head_id: HeadId, meta: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> HeadModel:

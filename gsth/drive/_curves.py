@@ -152,7 +152,7 @@ def _even(path: Path, times: np.ndarray, names: tuple[str, ...], values: Tensor,
 def _read_json(path: Path) -> Curves:
     try:
         given = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise InputError(f"{path}: cannot be read as JSON: {e}") from e
     top: Mapping[str, Any] = given if isinstance(given, Mapping) else {"frames": given}
     frames = next((top[k] for k in _FRAME_KEYS if isinstance(top.get(k), list)), None)

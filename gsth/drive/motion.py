@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ _TURNED = [2, 3, 4]
 """Joints that curves turn: head, left and right eye, by ``gsth.head.JOINTS`` (which would bring torch)."""
 _PIECE = 32
 """Frames that are passed on at a time."""
+
+MAX_NPZ_BYTES = 2**30
+"""Unpacked."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +144,22 @@ def _from_npz(path: Path, avatar: Avatar) -> Motion:
     from gsth.types import Motion
 
     try:
+        with zipfile.ZipFile(path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+        if size > MAX_NPZ_BYTES:
+            raise ValueError(f"it unpacks to {size} bytes, at most {MAX_NPZ_BYTES} are read")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError) as e:
+    except Exception as e:  # zip, zlib and numpy raise anything on damaged files
         raise InputError(f"{path}: cannot be read as npz ({e})") from e
     if missing := {"expr", "names", "fps"} - arrays.keys():
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; found {', '.join(sorted(arrays)) or 'nothing'}")
-    given, names = torch.from_numpy(arrays["expr"]).float(), [str(n) for n in arrays["names"]]
+    numeric = {"expr", "fps", "joints", "T_world_head"} & arrays.keys()
+    if wrong := [n for n in sorted(numeric) if arrays[n].dtype.kind not in "fiu" or not np.isfinite(arrays[n]).all()]:
+        raise InputError(f"{path}: {wrong[0]} must hold finite numbers, got {arrays[wrong[0]].dtype}")
+    if arrays["names"].ndim != 1 or arrays["fps"].size != 1 or not 0 < arrays["fps"].item() <= 1000:
+        raise InputError(f"{path}: want names [e], and fps as one number from 0 to 1000")
+    given, names = torch.from_numpy(arrays["expr"].astype(np.float32)), [str(n) for n in arrays["names"]]
     order = {n: i for i, n in enumerate(avatar.head.expression_names)}
     if unknown := [n for n in names if n not in order]:
         raise InputError(f"{path}: the head model has no expression {unknown[0]!r}; it has {', '.join(order)}")
@@ -158,7 +171,7 @@ def _from_npz(path: Path, avatar: Avatar) -> Motion:
     joints = torch.stack([mean_rotation(known.joints[:, j]) for j in range(known.joints.shape[1])])
     poses = {"joints": joints, "T_world_head": mean_placement(known.T_world_head)}
     placed = {
-        n: torch.from_numpy(arrays[n]).float() if n in arrays else mean.expand(len(given), *mean.shape)
+        n: torch.from_numpy(arrays[n].astype(np.float32)) if n in arrays else mean.expand(len(given), *mean.shape)
         for n, mean in poses.items()
     }
-    return Motion(avatar.head.id, float(arrays["fps"]), expr, **placed)
+    return Motion(avatar.head.id, arrays["fps"].item(), expr, **placed)

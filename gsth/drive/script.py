@@ -86,7 +86,7 @@ def read(path: Path) -> Script:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as e:
         raise InputError(f"{path}: cannot be read as YAML: {e}") from e
     if not isinstance(values, Mapping) or set(values) != {"speakers", "lines"}:
         raise InputError(f"{path}: want the keys speakers and lines, as in docs/driving.md")

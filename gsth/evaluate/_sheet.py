@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gsth import media, metrics, render
+from gsth import media, metrics, provenance, render
 from gsth.evaluate import _subject
 from gsth.evaluate._pictures import reference_picture, resized
 from gsth.metrics import Box, Picture
@@ -60,7 +60,8 @@ def sheet(avatar: Avatar, clip: Clip, out: Path, columns: int = 4) -> None:
     rows.append([_seen(avatar, rest, avatar.around(rest, yaw)) for yaw in np.resize(TURNTABLE_RAD, columns)])
     faces = [_seen(avatar, _with(avatar, rest, made), avatar.cameras) for made in NEVER_MADE]
     rows += [faces[k : k + columns] for k in range(0, len(faces) // columns * columns, columns)]
-    media.write_image(out, np.concatenate([np.concatenate([_cell(p) for p in row], 1) for row in rows], 0))
+    whole = np.concatenate([np.concatenate([_cell(p) for p in row], 1) for row in rows], 0)
+    provenance.write_image(out, whole, provenance.about([avatar.meta]), provenance.STAMPED)
 
 
 def _with(avatar: Avatar, motion: Motion, made: dict[str, float]) -> Motion:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gsth.export._import import ImportConfig
 from gsth.export._slim import SlimConfig
-from gsth.types import Event
+from gsth.types import Done, Event, Saved
 
 if TYPE_CHECKING:
     from gsth.avatar import Avatar
@@ -39,7 +39,7 @@ class Exporter(Protocol):
 
 
 def run(avatar_path: Path, config: Any, out: Path, slim: SlimConfig | None = None) -> Iterator[Event]:
-    """Load an avatar, slim it where asked, and write it.
+    """Load an avatar, slim it where asked, and write it, with a JSON of its consent and licences beside or in it.
 
     Args:
         avatar_path: Folder that ``gsth train`` wrote.
@@ -47,13 +47,17 @@ def run(avatar_path: Path, config: Any, out: Path, slim: SlimConfig | None = Non
         out: What to write.
         slim: Budget of splats, choice of expressions and basis; None: the whole avatar.
     """
+    from gsth import provenance
     from gsth.avatar import Avatar
     from gsth.export import _slim
 
     made = Avatar.load(avatar_path)
     if slim is not None:
         made = yield from _slim.slimmed(made, slim)
-    yield from config.build().write(made, out)
+    for event in config.build().write(made, out):
+        if isinstance(event, Done):
+            yield Saved(provenance.write_sidecar(event.path, made.meta))
+        yield event
 
 
 def read(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
