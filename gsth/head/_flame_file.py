@@ -1,28 +1,22 @@
 """Reads FLAME's own files (2020, 2023, 2023 Open) without chumpy and without running anything that is in them.
 
-The ``.pkl`` are Python 2 pickles of numpy arrays, a scipy matrix and chumpy objects. Unpickling can run any code, so
-only the few constructors that these need are admitted, and scipy and chumpy ones are replaced by plain holders.
+The ``.pkl`` are Python 2 pickles of numpy arrays, a scipy matrix and chumpy objects; see ``restricted``.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from gsth.errors import InputError
+from gsth.head import restricted
 
 SHAPES, EXPRESSIONS, JOINTS = 300, 100, 5
 """FLAME's ``shapedirs`` are 300 identity directions, then 100 expressions; joints: root, neck, jaw, left, right eye."""
-LICENCE = (
-    "FLAME is the work of the Max Planck Institute for Intelligent Systems and licensed by it: FLAME 2020 and 2023 for "
-    "non-commercial research, FLAME 2023 Open under CC BY 4.0. What you make from a track on it may fall under that "
-    "licence (https://flame.is.tue.mpg.de)"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,67 +72,9 @@ def read(path: Path) -> FlameArrays:
     )
 
 
-def unpickled(file: IO[bytes], where: str) -> Any:
-    """What a pickle of arrays, and of containers of them, holds. Raises InputError for anything else."""
-    try:
-        return _Arrays(file, encoding="latin1").load()
-    except _Refused as error:
-        raise InputError(f"{where}: wants to build {error}, which is not an array: refused; get the file again") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise InputError(f"{where}: cannot be read as a pickle of arrays ({error}); get the file again") from error
-
-
-_NUMPY = {"_reconstruct": np.zeros(1).__reduce__()[0], "scalar": np.float64(1).__reduce__()[0]}
-"""What numpy's own pickles call; taken from such, because where it lies differs between versions."""
-
-
-class _Refused(Exception):
-    """The name of what a pickle must not build."""
-
-
-class _Held:
-    """Stands for a scipy matrix or a chumpy object: keeps its state, does nothing."""
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state if isinstance(state, dict) else {}
-
-
-def _rebuild(cls: type, base: type, state: Any) -> Any:
-    """``copyreg._reconstructor`` for holders only."""
-    if cls is not _Held:
-        raise _Refused(f"{cls.__name__}")
-    return _Held()
-
-
-class _Arrays(pickle.Unpickler):
-    """Admits numpy arrays and holders."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in _NUMPY:
-            return _NUMPY[name]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if module == "_codecs" and name == "encode":
-            return _latin1
-        if module in ("copy_reg", "copyreg") and name == "_reconstructor":
-            return _rebuild
-        if module in ("__builtin__", "builtins") and name in ("object", "set"):
-            return object if name == "object" else set
-        if module.split(".")[0] in ("scipy", "chumpy"):
-            return _Held
-        raise _Refused(f"{module}.{name}")
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """``_codecs.encode``, by which Python 3 writes bytes in old protocols."""
-    if encoding != "latin1":
-        raise _Refused(f"text of encoding {encoding!r}")
-    return text.encode("latin1")
-
-
 def _pkl(path: Path) -> Mapping[str, Any]:
     with path.open("rb") as file:
-        raw = unpickled(file, str(path))
+        raw = restricted.unpickled(file, str(path))
     if not isinstance(raw, dict):
         raise InputError(f"{path}: holds a {type(raw).__name__}, wanted FLAME's dictionary of arrays")
     return {str(k): v for k, v in raw.items()}
@@ -154,7 +90,7 @@ def _npz(path: Path) -> Mapping[str, Any]:
 
 def _array(value: Any, where: str) -> np.ndarray:
     """An array, a chumpy array's value, or a sparse matrix written out."""
-    if isinstance(value, _Held):
+    if isinstance(value, restricted.Held):
         state = value.state
         if "x" in state:
             return _array(state["x"], where)

@@ -24,18 +24,26 @@ from gsth import math3d
 from gsth.errors import InputError, writes
 from gsth.head import HeadModel, _arkit_fit, _embed, _flame_file
 from gsth.head import landmark_groups as groups
+from gsth.head._flame_file import EXPRESSIONS
 from gsth.head.builtin import Config as Builtin
 from gsth.types import HeadId
 
 VERSION = "1"
+LICENCE = (
+    "FLAME is the work of the Max Planck Institute for Intelligent Systems and licensed by it: FLAME 2020 and 2023 for "
+    "non-commercial research, FLAME 2023 Open under CC BY 4.0. What you make from a track on it may fall under that "
+    "licence (https://flame.is.tue.mpg.de)"
+)
 SHAPES = 100
-"""Identity directions in use, of FLAME's 300: what the others add is below a millimetre; importers keep it as offsets."""
+"""Identity directions in use, of FLAME's 300: what the others add, importers keep as offsets."""
 AXES = np.array((1.0, -1.0, -1.0))
 """FLAME's frame (y up, the face looks along +z) to the house's."""
 ROOT, NECK, JAW, EYE_L, EYE_R = range(5)
 """FLAME's joints."""
 JAW_TURN_RAD = 0.3
 """At which the jaw's turn becomes a direction; FLAME's jaw opens to about twice that."""
+MOVED_M = 0.0005
+"""Expressions are compared where some of them moves the face by more than this."""
 OWN_FIELD = ("eye", "tongueOut")
 """Expressions that FLAME's directions cannot make (its lids hardly close): they keep the built-in head's movement."""
 
@@ -118,7 +126,10 @@ def _arrays(raw: _flame_file.FlameArrays, path: Path) -> dict[str, np.ndarray]:
         "shape": shape * AXES,
         "expr": expr,
         "own": own,
-        "rest_shape": raw.shape[SHAPES:] * AXES,
+        "more_shape": raw.shape[SHAPES:] * AXES,
+        "origin": origin,
+        "root": joints[ROOT],
+        "root_basis": np.einsum("v,svc->sc", raw.joint_regressor[ROOT], shape),
         "weights": raw.weights,
         "pivots": (joints - origin) * AXES,
         "pivot_basis": np.einsum("jv,svc->sjc", raw.joint_regressor, shape) * AXES,
@@ -182,13 +193,53 @@ def _model(path: Path) -> HeadModel:
     )
 
 
-def own_space(model: HeadModel) -> dict[str, np.ndarray]:
-    """FLAME's own directions for a model of this file: ``own`` [103 v 3], ``rest_shape`` [200 v 3] (identity
-    directions beyond those in use), and ``jaw``: weight of the jaw joint [v] with its pivot last [v + 3].
-    """
+@dataclass(frozen=True, eq=False)
+class OwnSpace:
+    """What a FLAME head keeps of FLAME's own coefficients, for importers."""
+
+    own: np.ndarray
+    """100 expressions (and the jaw's three turns) as vertex movements, house axes, m [103 v 3]."""
+    more_shape: np.ndarray
+    """Identity directions beyond those in use, house axes, m [200 v 3]."""
+    origin: np.ndarray
+    """Where the house's origin, the mean neck, lies in FLAME's frame, m [3]."""
+    root: np.ndarray
+    """FLAME's root joint, about which its rotation turns, FLAME's frame, m [3]."""
+    root_basis: np.ndarray
+    """Shift of that for each identity coefficient in use [s 3]."""
+    jaw_weight: np.ndarray
+    """[v]."""
+    jaw_pivot: np.ndarray
+    """House frame [3]."""
+    model: HeadModel
+
+    def arkit(self, expr: np.ndarray, jaw: np.ndarray) -> np.ndarray:
+        """FLAME expressions [t up to 100] and jaw turns (rotation vectors, FLAME's axes) [t 3] as activations [t e]."""
+        basis = self.model.expr_basis.double().numpy()
+        face = np.linalg.norm(basis, axis=-1).max(0) > MOVED_M
+        template = self.model.template.double().numpy()[face]
+        out = []
+        for start in range(0, len(expr), 128):
+            rows = slice(start, start + 128)
+            moved = np.einsum("te,evc->tvc", expr[rows], self.own[: expr.shape[1], face])
+            moved += jaw_turned(template, self.jaw_weight[face], self.jaw_pivot, jaw[rows] * AXES)
+            out.append(_arkit_fit.activations(moved, basis[:, face]))
+        return np.concatenate(out)
+
+    def flame(self, expr: np.ndarray) -> np.ndarray:
+        """Activations [t e] as FLAME's 100 expressions and three jaw turns, rad (FLAME's axes) [t 103]."""
+        basis = self.model.expr_basis.double().numpy()
+        face = np.linalg.norm(basis, axis=-1).max(0) > MOVED_M
+        out = expr @ _arkit_fit.fitted(basis[:, face], self.own[:, face])
+        out[:, EXPRESSIONS:] *= JAW_TURN_RAD
+        return out
+
+
+def own_space(model: HeadModel) -> OwnSpace:
+    """The own coefficients of a model that ``Config`` built."""
     arrays = _load(_folder() / f"{model.id.digest}.npz")
-    jaw = np.concatenate((arrays["weights"][:, JAW], arrays["pivots"][JAW]))
-    return {"own": arrays["own"], "rest_shape": arrays["rest_shape"], "jaw": jaw}
+    kept = {n: arrays[n] for n in ("own", "more_shape", "origin", "root", "root_basis")}
+    return OwnSpace(**kept, jaw_weight=arrays["weights"][:, JAW], jaw_pivot=arrays["pivots"][JAW], model=model)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

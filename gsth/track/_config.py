@@ -35,7 +35,7 @@ class TrackConfig:
         if not 64 <= self.size <= 2048:
             raise InputError(f"size: {self.size} px is out of range, wanted 64 to 2048")
         if self.flame_path is not None and self.head != "flame":
-            raise InputError(f"flame_path: {self.flame_path} was given, but the head is {self.head!r}; add --head flame")
+            raise InputError(f"flame_path: {self.flame_path} was given, the head is {self.head!r}; add --head flame")
         if not 0 <= self.holdout < 1:
             raise InputError(f"holdout: {self.holdout} is out of range, wanted 0 up to (not including) 1")
 

@@ -27,7 +27,7 @@ SMALL_FACE_PX, LOW_FPS, BLURRED, DARK = 60.0, 20.0, 25.0, 50.0
 SIDE_LIGHT, GLASSES = 2.2, 0.45
 """One cheek so many times brighter than the other; skin around the eyes so much darker than the cheeks."""
 LIPS_SEEN, LIPS_HIDDEN = 4.0, 0.4
-"""Redness of the lips (CIELAB a* above the cheeks') that a clip needs to tell, and the share of its usual that hides."""
+"""Redness of the lips (CIELAB a* above the cheeks') that a clip needs to tell, and which share of it means hidden."""
 WINDOWS, WINDOW = 16, 12
 """Stretches that a quick look takes from a long clip, and their frames."""
 HIDDEN_S = 0.15
@@ -126,10 +126,11 @@ def mouth_hidden(seen: Detections, fps: float) -> np.ndarray:
 def _refuse_faceless(clip: Clip, seen: Detections) -> None:
     count, looked = int(seen.found.sum()), len(seen.found)
     if count == 0:
-        of_all = f"its {clip.frames}" if looked == clip.frames else f"the {looked} (of {clip.frames}) that were looked at"
+        of_all = f"its {clip.frames}" if looked == clip.frames else f"{looked} (of {clip.frames}) looked at"
         raise InputError(
             f"{clip.path}: no face was found in any of {of_all} frames; wanted one person who faces the "
-            f"camera (turned no further than about 60 degrees), lit from the front, upright, with head and shoulders in the picture"
+            f"camera (turned no further than about 60 degrees), lit from the front, upright, head and shoulders in the "
+            f"picture"
         )
     if count < MIN_FRAMES and clip.frames < 2 * MIN_FRAMES:
         raise InputError(

@@ -43,7 +43,8 @@ TITLES = {
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 th { text-align: left; padding-right: 2rem; font-weight: 600; vertical-align: top; }
-.samples img { width: 32%; margin-right: 1%; } video, svg { width: 100%; } figure { display: inline-block; margin: 4px; }
+.samples img { width: 32%; margin-right: 1%; } video, svg { width: 100%; } 
+figure { display: inline-block; margin: 4px; }
 figcaption { font-size: 12px; width: 160px; } .verdict { padding: .6rem 1rem; border-radius: 6px; }
 .good { background: #dff3e3; } .usable { background: #fff3cd; } .poor { background: #fbdede; }
 .grid td { width: 5.2rem; height: 2rem; text-align: center; font-size: 13px; }

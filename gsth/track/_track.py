@@ -18,11 +18,12 @@ import torch
 
 from gsth import artifacts, head, media, registry
 from gsth.errors import InputError, writes
-from gsth.head import HeadModel
+from gsth.head import HeadModel, flame
 from gsth.track import _crop, _landmarks, _mattes, _points, _preflight, _quality, _report
 from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
 from gsth.track._photo import Photometric
+from gsth.track.importers import bring
 from gsth.types import Clip, Done, Event, Notice, Step, Track
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ def run(clip_path: Path | str, out: Path | str, config: TrackConfig | None = Non
     """``track`` for a file; a folder is taken for somebody else's track and imported."""
     config = config or TrackConfig()
     if Path(clip_path).is_dir():
-        yield from importers.bring(Path(clip_path), Path(out), config)
+        yield from bring(Path(clip_path), Path(out), config)
     else:
         yield from track(media.probe(clip_path), config, Path(out))
 
@@ -68,13 +69,15 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
         InputError: The clip cannot be used (see ``_preflight``), or ``out`` is something else than a track.
         MissingExtraError: mediapipe is not installed.
     """
-    model = _head(config)
+    model = head_model(config)
+    if model.id.name == "flame":
+        yield Notice(flame.LICENCE)
     with artifacts.writing(out, "track") as folder:
-        seen = yield from _seen(clip, config, out)
+        seen = yield from seen_in(clip, config, out)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
         train_frames = config.train_frames(clip.frames)
-        fit = Fit(model, _observed(clip, crop, seen), train_frames)
-        images, mattes = yield from _alongside(_pictures(clip, crop, config, folder), fit.run())
+        fit = Fit(model, observed(clip, crop, seen), train_frames)
+        images, mattes = yield from _alongside(pictures(clip, crop, config, folder), fit.run())
         plate = None
         if config.matte:
             plate, shift = _mattes.plate(images, mattes, train_frames)
@@ -89,10 +92,10 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
             refined = Photometric(fit, images)
             yield from refined.run()
             fitted = refined.result()
-        result = _assembled(clip, crop, seen, fitted, (images, mattes, plate))
+        result = assembled(clip, crop, seen, fitted, (images, mattes, plate))
         quality = _quality.assess(result, fitted, seen)
-        yield from _told(folder, result, fitted, quality, config)
-        values = _values(fitted, result, quality, train_frames)
+        yield from told(folder, result, fitted, quality, config)
+        values = values_of(fitted, result, quality, train_frames)
         if config.drop_bad_frames:
             result = _dropped(result, quality)
         artifacts.save_into(result, folder, config=config, clip_sha256=artifacts.sha256(clip.path), quality=values)
@@ -100,7 +103,8 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
     yield Done(out, values)
 
 
-def _head(config: TrackConfig) -> HeadModel:
+def head_model(config: TrackConfig) -> HeadModel:
+    """The head that was asked for."""
     if config.flame_path is None:
         return head.load(config.head)
     return registry.plugin("head", config.head)(path=config.flame_path).build()
@@ -118,14 +122,16 @@ def _cache(out: Path) -> Path:
     return out.with_name(f".{out.name}.seen")
 
 
-def _seen(clip: Clip, config: TrackConfig, out: Path) -> Generator[Event, None, _landmarks.Detections]:
-    """Detections of the clip, judged; finished chunks of an earlier run over the same video are taken over."""
-    cache, key = _cache(out), f"{artifacts.sha256(clip.path)} {config.face_landmarker}"
-    if not (cache / "key").is_file() or (cache / "key").read_text() != key:
-        shutil.rmtree(cache, ignore_errors=True)
-        with writes(cache):
-            cache.mkdir()
-            (cache / "key").write_text(key)
+def seen_in(clip: Clip, config: TrackConfig, out: Path | None) -> Generator[Event, None, _landmarks.Detections]:
+    """Detections of the clip, judged; with ``out``, finished chunks of an earlier run over it are taken over."""
+    cache = None if out is None else _cache(out)
+    if cache is not None:
+        key = f"{artifacts.sha256(clip.path)} {config.face_landmarker}"
+        if not (cache / "key").is_file() or (cache / "key").read_text() != key:
+            shutil.rmtree(cache, ignore_errors=True)
+            with writes(cache):
+                cache.mkdir()
+                (cache / "key").write_text(key)
     try:
         seen = None
         for event in _landmarks.detect(clip, _detector(config), cache):
@@ -136,12 +142,13 @@ def _seen(clip: Clip, config: TrackConfig, out: Path) -> Generator[Event, None, 
         assert seen is not None  # the last that detect gives
         yield from _preflight.judge(clip, seen)
     except InputError:  # the same clip would be refused again
-        shutil.rmtree(cache, ignore_errors=True)
+        if cache is not None:
+            shutil.rmtree(cache, ignore_errors=True)
         raise
     return seen
 
 
-def _told(
+def told(
     folder: Path, result: Track, fitted: Fitted, quality: _quality.Quality, config: TrackConfig
 ) -> Iterator[Event]:
     """Write the report and say the verdict."""
@@ -196,7 +203,7 @@ def _alongside(first: Generator[Event, None, T], second: Iterator[Event]) -> Gen
         torch.set_num_threads(threads)
 
 
-def _series(path: Path, shape: tuple[int, ...]) -> np.memmap:
+def series(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A memory-mapped uint8 array on disk whose space is taken at once: a full disk must say so here, not by SIGBUS."""
     series = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     with path.open("r+b") as file:
@@ -204,13 +211,13 @@ def _series(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return series
 
 
-def _pictures(
+def pictures(
     clip: Clip, crop: _crop.Crop, config: TrackConfig, folder: Path
 ) -> Generator[Event, None, tuple[np.ndarray, np.ndarray]]:
     """Write every frame's crop and matte to memory-mapped files (returned): memory stays small for any length."""
     shape = (clip.frames, config.size, config.size)
-    images = _series(folder / artifacts.SERIES["images"], (*shape, 3))
-    mattes = _series(folder / artifacts.SERIES["mattes"], shape)
+    images = series(folder / artifacts.SERIES["images"], (*shape, 3))
+    mattes = series(folder / artifacts.SERIES["mattes"], shape)
     if not config.matte:
         mattes[:] = 255
     done = 0
@@ -226,7 +233,8 @@ def _pictures(
     return images, mattes
 
 
-def _observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Observed:
+def observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Observed:
+    """What the fit explains."""
     shoulders = seen.shoulders.copy()
     shoulders[..., :2] = crop.points(seen.shoulders[..., :2])
     camera = crop.cameras(clip.height / 2 / np.tan(FOV_RAD / 2), clip.width, clip.height)
@@ -241,13 +249,14 @@ def _observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Obse
     )
 
 
-def _assembled(
+def assembled(
     clip: Clip,
     crop: _crop.Crop,
     seen: _landmarks.Detections,
     fitted: Fitted,
     pictures: tuple[np.ndarray, np.ndarray, np.ndarray | None],
 ) -> Track:
+    """All of it as a Track."""
     images, mattes, plate = pictures
     return Track(
         clip=clip,
@@ -265,7 +274,8 @@ def _assembled(
     )
 
 
-def _values(fitted: Fitted, result: Track, quality: _quality.Quality, train_frames: int) -> dict[str, float]:
+def values_of(fitted: Fitted, result: Track, quality: _quality.Quality, train_frames: int) -> dict[str, float]:
+    """The figures of Done and of meta.json."""
     found = result.found
     scale = result.cameras.width / (result.crop_px[2] - result.crop_px[0])
     values = {name: quality.figures[name] for name in ("error_pct", "lips_error_pct", "jitter_pct")}

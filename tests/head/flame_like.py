@@ -32,7 +32,9 @@ def arrays() -> dict[str, np.ndarray]:
     mix = np.linalg.qr(rng.normal(size=(60, 60)))[0][:, :52]
     expr[:60] = np.einsum("de,evc->dvc", mix, model.expr_basis[:, used].numpy())
     w = model.weights[used].numpy()
-    jaw = np.clip(np.linalg.norm(model.expr_basis[model.expression_names.index("jawOpen"), used].numpy(), axis=1), 0, 0.02)
+    jaw = np.clip(
+        np.linalg.norm(model.expr_basis[model.expression_names.index("jawOpen"), used].numpy(), axis=1), 0, 0.02
+    )
     jaw = jaw / max(float(jaw.max()), 1e-9) * w[:, 2]
     weights = np.column_stack((w[:, 0], w[:, 1] + w[:, 2] - jaw, jaw, w[:, 3], w[:, 4]))
     template = model.template[used].numpy() * AXES + (0.01, 1.5, 0.03)  # FLAME's origin is not its neck

@@ -13,8 +13,8 @@ from gsth.head import HeadModel
 from gsth.track import _points
 from gsth.track._fit import Observed
 from gsth.track._landmarks import Detections
-from gsth.track._signs import Signs
 from gsth.track._rig import LandmarkRig, Pose
+from gsth.track._signs import Signs
 from gsth.types import Clip, HeadId
 
 FOCAL, SIDE = 700.0, 256.0

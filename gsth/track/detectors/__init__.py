@@ -1,4 +1,4 @@
-"""Who finds faces in pictures. To add one: a file here with a frozen ``Config`` whose ``build()`` returns a Detector."""
+"""Who finds faces. To add one: a file here with a frozen ``Config`` whose ``build()`` returns a Detector."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class _Task:
             try:
                 return vision.FaceLandmarker.create_from_options(options)
             except (RuntimeError, ValueError) as error:
-                raise InputError(f"{path}: mediapipe cannot read it ({error}); load face_landmarker.task again") from error
+                raise InputError(f"{path}: mediapipe cannot read it ({error}); load it again") from error
 
         self._stream = landmarker(vision.RunningMode.VIDEO, 2)
         self._single = landmarker(vision.RunningMode.IMAGE, 1)
@@ -69,9 +69,7 @@ class _Task:
         self._single.close()
 
     def _image(self, picture: np.ndarray) -> Any:
-        return self._mediapipe.Image(
-            image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture)
-        )
+        return self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture))
 
 
 def _faces(result: Any, picture: np.ndarray) -> list[Face]:
@@ -80,7 +78,7 @@ def _faces(result: Any, picture: np.ndarray) -> list[Face]:
     for k, face in enumerate(result.face_landmarks):
         points = np.array([(p.x * w, p.y * h) for p in face], np.float32)
         if len(points) != COUNT:
-            raise InputError(f"the task finds {len(points)} points, wanted {COUNT}: it is not the landmarker with irises")
+            raise InputError(f"the task finds {len(points)} points, wanted {COUNT}: not the landmarker with irises")
         scores = {c.category_name: float(c.score) for c in result.face_blendshapes[k]}
         scores.pop("_neutral", None)
         out.append(Face(points, scores))
