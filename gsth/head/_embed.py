@@ -12,15 +12,13 @@ from gsth.errors import InputError, MissingExtraError
 from gsth.head import _raster
 
 SIZE_PX, AWAY_M = 640, 0.9
-VIEWS_DEG = ((0, 0), (-15, 0), (15, 0), (-30, 0), (30, 0), (0, -10), (0, 10), (-8, 5), (8, 5))
-"""Yaw and pitch of the camera's view."""
+VIEWS_DEG = ((0, 0), (-8, 0), (8, 0), (0, -8), (0, 8))
+"""Yaw and pitch of the camera's view: small, because the detector lets the face's outline slide as a head turns."""
 COUNT, IRISES = 478, (468, 473)
 """Points, and where the five of the right and of the left iris begin."""
 TONES = {"skin": 0.75, "eye": 0.95, "iris": 0.12}
-REACH_PX, THROUGH_M = 4, 0.006
+REACH_PX, THROUGH_M = 4, 0.02
 """A point that lies so much behind what is within so many px of it has fallen through."""
-BEST = 0.7
-"""Views that see a point at least so squarely as the best one does, in cosines, count."""
 IRIS_RADIUS_M = 0.0058
 """Half the human horizontal visible iris diameter, 11.7 mm."""
 
@@ -39,15 +37,12 @@ def embedding(
         MissingExtraError: mediapipe is not installed.
         InputError: The detector sees no face on this head.
     """
-    views, facing = np.full((len(VIEWS_DEG), COUNT, 3), np.nan), np.zeros((len(VIEWS_DEG), COUNT))
+    views = np.full((len(VIEWS_DEG), COUNT, 3), np.nan)
     target = verts.mean(0) * (0, 1, 0) + (0, 0, verts[:, 2].min())
     colours = _colours(verts, faces, balls)
     for k, turn in enumerate(VIEWS_DEG):
-        toward, points = _look(verts, faces, colours, (target, turn))
-        found = toward > 0
-        views[k, found], facing[k] = points[found], toward
-    # a silhouette hides where along the view a point lies: of each, the views that see it best decide
-    views[facing < BEST * facing.max(0)] = np.nan
+        found, points = _look(verts, faces, colours, (target, turn))
+        views[k, found] = points[found]
     count = np.isfinite(views[..., 0]).sum(0)
     if count.max() < len(VIEWS_DEG) / 2:
         raise InputError("no face is seen on this head model: is it a head, in metres, y up and looking along +z?")
@@ -64,9 +59,7 @@ def embedding(
 def _look(
     verts: np.ndarray, faces: np.ndarray, colours: np.ndarray, view: tuple[np.ndarray, tuple[int, int]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How squarely the surface under each landmark faces the camera in one view (0: not on it) [478], and its place,
-    model frame [478 3].
-    """
+    """Which landmarks lie on the surface in one view [478], and where on it, model frame [478 3]."""
     try:
         from mediapipe.python.solutions.face_mesh import FaceMesh
     except ImportError as error:
@@ -82,16 +75,12 @@ def _look(
     with FaceMesh(static_image_mode=True, refine_landmarks=True, max_num_faces=1) as net:
         seen = net.process(picture).multi_face_landmarks
     if not seen:
-        return np.zeros(COUNT), np.zeros((COUNT, 3))
+        return np.zeros(COUNT, bool), np.zeros((COUNT, 3))
     px = np.array([(p.x, p.y) for p in seen[0].landmark]) * SIZE_PX
     column, row = _frontmost(hits.depth, px)
     face = hits.face_ids[row, column]
     corners = verts[faces[np.maximum(face, 0)]]
-    seen_from = cam[faces[np.maximum(face, 0)]]
-    normal = np.cross(seen_from[:, 1] - seen_from[:, 0], seen_from[:, 2] - seen_from[:, 0])
-    toward = -(normal * seen_from.mean(1)).sum(1)
-    toward /= np.maximum(np.linalg.norm(normal, axis=1) * np.linalg.norm(seen_from.mean(1), axis=1), 1e-12)
-    return np.where(face >= 0, toward.clip(0), 0), (corners * hits.bary[row, column][..., None]).sum(1)
+    return face >= 0, (corners * hits.bary[row, column][..., None]).sum(1)
 
 
 def _frontmost(depth: np.ndarray, px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +93,9 @@ def _frontmost(depth: np.ndarray, px: np.ndarray) -> tuple[np.ndarray, np.ndarra
     row = np.clip(px[:, 1:].astype(int) + np.repeat(steps, len(steps)), 0, SIZE_PX - 1)
     middle = len(steps) ** 2 // 2
     own, around = depth[row[:, middle], column[:, middle]], depth[row, column]
-    chosen = np.where(own > around.min(1) + THROUGH_M, around.argmin(1), middle)
+    way = np.hypot(np.tile(steps, len(steps)), np.repeat(steps, len(steps)))
+    before = around < own[:, None] - THROUGH_M
+    chosen = np.where(before.any(1), np.where(before, way, np.inf).argmin(1), middle)
     every = np.arange(len(px))
     return column[every, chosen], row[every, chosen]
 

@@ -1,7 +1,7 @@
 """Tracking: a clip of a person in, a Track out (identity, motion, camera, mattes, background plate).
 
-``check(clip)`` says within seconds whether a clip can be used. ``track(clip, config, out)`` streams events while it works
-and writes a Track artifact. Stages: landmarks and pre-flight, crop, mattes and plate, fit of the head model,
+``check(clip)`` says within seconds whether a clip can be used. ``track(clip, config, out)`` streams events while it
+works and writes a Track artifact. Stages: landmarks and pre-flight, crop, mattes and plate, fit of the head model,
 photometric refinement, report. ``run`` also takes folders of other projects' trackers (``importers``).
 """
 
