@@ -129,7 +129,9 @@ def test_bounded_least_squares_finds_what_made_the_movement() -> None:
 def test_posed_as_smplx_poses_flame(model: head.HeadModel, npz: Path) -> None:
     """Linear blend skinning, shape and neck, against FLAME's own code (which is why smplx is not needed to run)."""
     lbs = pytest.importorskip("smplx.lbs").lbs
-    raw = {k: torch.from_numpy(np.asarray(v, np.float32)) for k, v in flame_like.arrays().items() if k != "kintree_table"}
+    raw = {
+        k: torch.from_numpy(np.asarray(v, np.float32)) for k, v in flame_like.arrays().items() if k != "kintree_table"
+    }
     betas = torch.zeros(1, 400)
     betas[0, :5] = torch.tensor((1.0, -0.5, 0.8, 0.2, -1.0))
     pose = torch.zeros(1, 15)

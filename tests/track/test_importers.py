@@ -1,4 +1,4 @@
-"""Folders in the true layouts of other trackers, made of a known motion of a made-up FLAME; what comes out is compared."""
+"""Folders in the true layouts of other trackers, made of a known motion of a made-up FLAME, against what comes out."""
 
 from __future__ import annotations
 
