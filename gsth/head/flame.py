@@ -71,12 +71,16 @@ class Config:
         """
         if self.path is not None:
             return _model(_prepared(self.path))
-        known = sorted(_folder().glob("*.npz"), key=lambda p: p.stat().st_mtime)
-        chosen = [p for p in known if p.stem == self.digest] if self.digest else known
+        chosen = [digest for digest in known() if self.digest in ("", digest)]
         if not chosen:
             which = f" with the digest {self.digest}" if self.digest else ""
             raise InputError(f"head flame: no FLAME model{which} was read on this machine; give --flame-path FILE")
-        return _model(chosen[-1])
+        return _model(_folder() / f"{chosen[-1]}.npz")
+
+
+def known() -> tuple[str, ...]:
+    """Digests of the models that were read on this machine, the latest last."""
+    return tuple(p.stem for p in sorted(_folder().glob("*.npz"), key=lambda p: p.stat().st_mtime))
 
 
 def _folder() -> Path:

@@ -26,7 +26,7 @@ YAW_EDGES_DEG, PITCH_EDGES_DEG = (-45, -25, -10, 10, 25, 45), (-20, -8, 8, 20)
 ENOUGH = 5
 """Frames that a head pose or a mouth shape needs so that the avatar will know it."""
 SHAPES = {
-    "closed": (("jawOpen", "mouthFunnel", "mouthPucker"), -0.08),
+    "closed": (("jawOpen",), -0.08),
     "open a little": (("jawOpen",), 0.12),
     "wide open": (("jawOpen",), 0.4),
     "round (o, u)": (("mouthFunnel", "mouthPucker"), 0.3),

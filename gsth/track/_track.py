@@ -76,7 +76,7 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
         seen = yield from seen_in(clip, config, out)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
         train_frames = config.train_frames(clip.frames)
-        fit = Fit(model, observed(clip, crop, seen), train_frames)
+        fit = Fit(model, observed(clip, crop, seen, model.expression_names), train_frames)
         images, mattes = yield from _alongside(pictures(clip, crop, config, folder), fit.run())
         plate = None
         if config.matte:
@@ -233,8 +233,8 @@ def pictures(
     return images, mattes
 
 
-def observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Observed:
-    """What the fit explains."""
+def observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections, names: tuple[str, ...]) -> Observed:
+    """What the fit explains; ``names`` are the head's expressions."""
     shoulders = seen.shoulders.copy()
     shoulders[..., :2] = crop.points(seen.shoulders[..., :2])
     camera = crop.cameras(clip.height / 2 / np.tan(FOV_RAD / 2), clip.width, clip.height)
@@ -246,7 +246,17 @@ def observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Obser
         focal=float(camera.Ks[0, 0, 0]),
         frame_side=max(clip.width, clip.height) * crop.scale,
         fps=clip.fps,
+        scores=_scores(seen, names),
     )
+
+
+def _scores(seen: _landmarks.Detections, names: tuple[str, ...]) -> torch.Tensor | None:
+    """The detector's activations in the head's order, nan where unknown; None where it tells none."""
+    if not len(seen.score_names):
+        return None
+    theirs = {str(name): seen.scores[:, i] for i, name in enumerate(seen.score_names)}
+    unknown = np.full(len(seen.found), np.nan, np.float32)
+    return torch.from_numpy(np.stack([theirs.get(name, unknown) for name in names], 1))
 
 
 def assembled(

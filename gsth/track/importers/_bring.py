@@ -35,7 +35,8 @@ def bring(foreign: Foreign, out: Path, config: TrackConfig) -> Iterator[Event]:
         seen = yield from _track.seen_in(clip, config, None)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
         images, mattes = yield from _pictures(foreign, clip, crop, folder)
-        observed = replace(_track.observed(clip, crop, seen), focal=float(foreign.K[0, 0]) * crop.scale)
+        observed = _track.observed(clip, crop, seen, model.expression_names)
+        observed = replace(observed, focal=float(foreign.K[0, 0]) * crop.scale)
         if foreign.motion is None:
             fitted = yield from _fitted(model, observed, foreign.train_frames, images if config.photometric else None)
         else:
