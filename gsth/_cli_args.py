@@ -35,12 +35,18 @@ class Demo:
 
 @dataclass(frozen=True)
 class Track:
-    """Only the tracking: head, expression, matte and background of every frame, with a report."""
+    """Only the tracking: head, expression, matte and background of every frame, with a report.
+
+    FLAME (--head flame) is licensed by its makers; gsth ships no part of it, you bring your own file.
+    """
 
     clip: Positional[Path]
-    """Video of one person facing the camera."""
-    out: Path
-    """Folder for the track, for example me.track."""
+    """Video of one person facing the camera; or a folder made by VHAP, GaussianAvatars, metrical-tracker, INSTA or an
+    AD-NeRF-like project, to be brought over."""
+    out: Path | None = None
+    """Folder for the track, for example me.track; needed unless --check-only is given."""
+    check_only: bool = False
+    """Say within some seconds whether the video can be used, and write nothing."""
     config: Annotated[TrackConfig, arg(name="")] = TrackConfig()
 
 

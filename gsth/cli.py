@@ -54,8 +54,12 @@ def _track(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args
 
     args = _cli_args.parse("track", _cli_args.Track, argv)
+    if (args.out is None) != args.check_only:
+        raise InputError("gsth track: give exactly one of --out FOLDER and --check-only")
     from gsth import track  # only now: it brings torch
 
+    if args.out is None:
+        return track.check(args.clip, args.config)
     return track.run(args.clip, args.out, args.config)
 
 
@@ -183,7 +187,7 @@ VERBS: Mapping[str, Verb] = {
     "eval": Verb("A [--html F] [--json F]", "score an avatar on what it never saw", _eval),
     "export": Verb("A FORMAT --out F", "write an avatar for headsets, browsers, DCC tools and engines", _export),
     "import": Verb("FILE --out A", "bring a .glb, web page, .ply or .spz back in, as an avatar or a prop", _import),
-    "track": Verb("CLIP --out T", "only the tracking, with a report", _track),
+    "track": Verb("CLIP --out T", "only the tracking, with a report (or --check-only)", _track, resumes=True),
     "verify": Verb("FILE", "what a picture, video or avatar says of where it comes from", _verify),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
 }
