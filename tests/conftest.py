@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,3 +47,14 @@ def clips() -> Path:
             f"needs recorded clips of people, which are not part of the repository (looked in ../{CLIPS.parent.name})"
         )
     return CLIPS
+
+
+@pytest.fixture(scope="session")
+def launch_chromium() -> Iterator[Callable[[list[str]], Any]]:
+    """Starts a browser with the given flags. One playwright for all tests: a process can have only one at a time."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is absent: pip install 'gsth[dev]'")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    with sync_api.sync_playwright() as p:
+        yield lambda flags: p.chromium.launch(executable_path=program, args=flags)

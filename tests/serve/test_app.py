@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 import socket
 import time
 import urllib.error
@@ -44,15 +43,10 @@ def page(person: Any) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is absent: pip install 'gsth[dev]'")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
+def chromium(launch_chromium: Callable[[list[str]], Any]) -> Iterator[Any]:
+    browser = launch_chromium(CHROMIUM_FLAGS)
+    yield browser
+    browser.close()
 
 
 def _shot(tab: Any) -> np.ndarray:
