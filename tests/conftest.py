@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,3 +50,27 @@ def clips() -> Path:
             f"needs recorded clips of people, which are not part of the repository (looked in ../{CLIPS.parent.name})"
         )
     return CLIPS
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Makes docs/examples/NAME.py a plug-in of a room, by the entry point that another package would declare."""
+    from gsth import registry
+
+    def install(room: str, name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        declared = EntryPoint(name, f"{spec.name}:Config", f"gsth.{room}")
+        monkeypatch.setattr(
+            registry,
+            "entry_points",
+            lambda group: [*entry_points(group=group), *[declared] * (declared.group == group)],
+        )
+        registry.names.cache_clear()
+        return module
+
+    yield install
+    registry.names.cache_clear()
