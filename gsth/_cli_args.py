@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import Positional, arg
 
+from gsth.batch import BatchConfig
 from gsth.drive import Manner
 from gsth.evaluate import EvalConfig
 from gsth.export import ImportConfig, SlimConfig
@@ -145,24 +146,47 @@ class Verify:
 
 def train() -> type[Any]:
     """The arguments of ``gsth train``: its presets are files, so the class can only be made once they are read."""
+    clip = ("clip", Annotated[Positional[Path], arg(help="Video of one person facing the camera.")])
+    out = ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")])
+    view = ("view", Annotated[bool, arg(help="Show the avatar in the live viewer while it forms.")], False)
+    return _with_presets(
+        "Train",
+        [clip, out, _CONSENT],
+        [view],
+        "Track a video, train an avatar on it, and score it on the part it never saw.\n\n"
+        "A preset and its settings come last: gsth train me.mp4 --out me.avatar quick --avatar.steps 800. Without a "
+        "preset it is standard. An interrupted run goes on when the same command is given again.",
+    )
+
+
+def batch() -> type[Any]:
+    """The arguments of ``gsth batch``: those of many trainings."""
+    clips = ("clips", Annotated[Positional[tuple[Path, ...]], arg(help="Videos of one person each.")])
+    out = ("out", Annotated[Path, arg(help="Folder for NAME.avatar, NAME.json and NAME.log of each, and batch.html.")])
+    scale = ("scale", Annotated[BatchConfig, arg(name="")], dataclasses.field(default=BatchConfig()))
+    return _with_presets(
+        "Batch",
+        [clips, out, _CONSENT, scale],
+        [],
+        "Make an avatar of every video, on this machine or on a Ray cluster (docs/scale.md).\n\n"
+        "Options come after the videos, a preset last: gsth batch clips/*.mp4 --out avatars quick. An interrupted "
+        "batch goes on when the same command is given again; only what failed or changed is made anew.",
+    )
+
+
+_CONSENT = ("consent", Annotated[str | None, arg(help=CONSENT_HELP)], None)
+
+
+def _with_presets(name: str, fields: list[Any], more: list[Any], doc: str) -> type[Any]:
+    """Arguments, one of the presets of training (``standard`` where none is given), and more arguments."""
     from gsth._config import presets
     from gsth.pipeline import TrainConfig
 
     choices = presets(TrainConfig, "train")
     preset = tyro.extras.subcommand_type_from_defaults(choices, prefix_names=False)
-    fields: list[Any] = [
-        ("clip", Annotated[Positional[Path], arg(help="Video of one person facing the camera.")]),
-        ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")]),
-        ("consent", Annotated[str | None, arg(help=CONSENT_HELP)], None),
-        ("preset", Annotated[preset, arg(name="")], dataclasses.field(default=choices["standard"])),
-        ("view", Annotated[bool, arg(help="Show the avatar in the live viewer while it forms.")], False),
-    ]
-    made = dataclasses.make_dataclass("Train", fields, frozen=True)
-    made.__doc__ = (
-        "Track a video, train an avatar on it, and score it on the part it never saw.\n\n"
-        "A preset and its settings come last: gsth train me.mp4 --out me.avatar quick --avatar.steps 800. Without a "
-        "preset it is standard. An interrupted run goes on when the same command is given again."
-    )
+    choice = ("preset", Annotated[preset, arg(name="")], dataclasses.field(default=choices["standard"]))
+    made = dataclasses.make_dataclass(name, [*fields, choice, *more], frozen=True)
+    made.__doc__ = doc
     return made
 
 

@@ -39,15 +39,27 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
     args: Any = _cli_args.parse("train", _cli_args.train(), argv)
-    from gsth import provenance
-
-    ask = input if sys.stdin.isatty() and sys.stdout.isatty() else None
-    events = pipeline.train(args.clip, args.out, args.preset, provenance.consent_from(args.consent, ask))
+    events = pipeline.train(args.clip, args.out, args.preset, _consent(args.consent))
     if not args.view:
         return events
     from gsth.serve import app, watch
 
     return watch.watched(events, args.out, pipeline.work_folder(args.out), app.ViewConfig())
+
+
+def _batch(argv: Argv) -> Iterator[Event]:
+    from gsth import _cli_args, pipeline
+
+    args: Any = _cli_args.parse("batch", _cli_args.batch(), argv)
+    order = pipeline.Order(args.preset, _consent(args.consent))
+    return pipeline.batch(args.clips, args.out, order, args.scale)
+
+
+def _consent(given: str | None) -> Any:
+    """What the option says, or the answer at the terminal."""
+    from gsth import provenance
+
+    return provenance.consent_from(given, input if sys.stdin.isatty() and sys.stdout.isatty() else None)
 
 
 def _track(argv: Argv) -> Iterator[Event]:
@@ -189,6 +201,9 @@ VERBS: Mapping[str, Verb] = {
     "import": Verb("FILE --out A", "bring a .glb, web page, .ply or .spz back in, as an avatar or a prop", _import),
     "track": Verb("CLIP --out T", "only the tracking, with a report (or --check-only)", _track, resumes=True),
     "verify": Verb("FILE", "what a picture, video or avatar says of where it comes from", _verify),
+    "batch": Verb(
+        "CLIPS --out DIR [quick|...]", "many avatars, on this machine or on a Ray cluster", _batch, resumes=True
+    ),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
 }
 

@@ -19,6 +19,7 @@ from gsth.types import Done, Event, Notice, Saved, Step
 
 if TYPE_CHECKING:
     from gsth.avatar import Avatar
+    from gsth.batch import BatchConfig
     from gsth.drive import Sound
     from gsth.provenance import Consent
     from gsth.types import Clip, Motion, Track
@@ -33,6 +34,15 @@ class TrainConfig:
 
     track: TrackConfig = field(default_factory=TrackConfig)
     avatar: AvatarConfig = field(default_factory=AvatarConfig)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What all stages of a training are told."""
+
+    config: TrainConfig
+    consent: Consent
+    """That the person who is shown agreed; recorded in the avatar."""
 
 
 def work_folder(out: Path) -> Path:
@@ -52,18 +62,64 @@ def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent) -> 
     Raises:
         InputError: The video cannot be used, or ``out`` is something else than an avatar.
     """
+    from gsth import artifacts
+
+    artifacts.check_out(out, "avatar")
+    with artifacts.lock(work_folder(out)):
+        for _, stage in STAGES:
+            for event in stage(clip_path, out, Order(config, consent)):
+                if not isinstance(event, Done) or stage is score_stage:
+                    yield event
+
+
+def track_stage(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
+    """Track the clip into the work folder of ``out``, unless that is done."""
     from gsth import artifacts, media
 
-    clip = media.probe(clip_path)
     artifacts.check_out(out, "avatar")
+    with artifacts.lock(work_folder(out)):
+        yield from _tracked(media.probe(clip_path), work_folder(out) / "track", order.config.track)
+
+
+def fit_stage(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
+    """Train splats on the track, from the last checkpoint."""
+    from gsth import artifacts
+
     work = work_folder(out)
     with artifacts.lock(work):
-        yield from _tracked(clip, work / "track", config.track)
-        trained = work / "train" / "avatar"
-        yield from _trained(work, config, trained)
-        yield from _finished(trained, out, consent)
-    shutil.rmtree(work)
+        yield from _trained(work, order.config, work / "train" / "avatar")
+
+
+def speech_stage(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
+    """Add the person's speech network and write the avatar artifact."""
+    from gsth import artifacts
+
+    work = work_folder(out)
+    with artifacts.lock(work):
+        yield from _finished(work / "train" / "avatar", out, order.consent)
+
+
+def score_stage(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
+    """Remove the work folder and score the avatar on what training never saw; the last event holds the figures."""
+    shutil.rmtree(work_folder(out), ignore_errors=True)  # absent where an earlier run was killed while scoring
     yield from _scored(out)
+
+
+STAGES: tuple[tuple[str, Callable[[Path, Path, Order], Iterator[Event]]], ...] = (
+    ("track", track_stage),
+    ("fit", fit_stage),
+    ("speech", speech_stage),
+    ("score", score_stage),
+)
+"""The way from a clip to a scored avatar. Each goes on by itself where it was killed, on any machine."""
+
+
+def batch(clips: Sequence[Path], out: Path, order: Order, scale: BatchConfig) -> Iterator[Event]:
+    """Make an avatar of every clip, on one machine or on a Ray cluster. See ``gsth.batch.run``."""
+    from gsth import batch as ray_batch
+
+    stages = [ray_batch.Stage(name, stage) for name, stage in STAGES]
+    return ray_batch.run(clips, out, stages, order, scale)
 
 
 def _tracked(clip: Clip, folder: Path, config: TrackConfig) -> Iterator[Event]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,3 +63,27 @@ def launch_chromium() -> Iterator[Callable[[list[str]], Any]]:
         pytest.skip("no chromium here: apt-get install chromium")
     with sync_api.sync_playwright() as p:
         yield lambda flags: p.chromium.launch(executable_path=program, args=flags)
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Makes docs/examples/NAME.py a plug-in of a room, by the entry point that another package would declare."""
+    from gsth import registry
+
+    def install(room: str, name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        declared = EntryPoint(name, f"{spec.name}:Config", f"gsth.{room}")
+        monkeypatch.setattr(
+            registry,
+            "entry_points",
+            lambda group: [*entry_points(group=group), *[declared] * (declared.group == group)],
+        )
+        registry.names.cache_clear()
+        return module
+
+    yield install
+    registry.names.cache_clear()
