@@ -87,7 +87,7 @@ def formats(avatar: Avatar, folder: Path) -> list[dict[str, Any]]:
 def budgets(avatar: Avatar) -> list[dict[str, Any]]:
     rows, weight, n = [], _slim.importance(avatar), len(avatar.splats.face_ids)
     for share in BUDGETS:
-        kept = _slim.pruned(avatar, weight.topk(int(share * n)).indices.sort().values)
+        kept = avatar.taken(weight.topk(int(share * n)).indices.sort().values)
         for steps in STEPS:
             began = time.perf_counter()
             made = result(_slim.finetuned(kept, avatar, steps)) if steps else kept

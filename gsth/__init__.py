@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gsth.media import probe
     from gsth.pipeline import TrainConfig, train
     from gsth.provenance import Consent
+    from gsth.serve.app import view
     from gsth.types import Cameras, Clip, Event, HeadId, Identity, Mesh, Motion, Rendered, RiggedSplats, Splats, Track
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "RiggedSplats": "gsth.types",
     "Splats": "gsth.types",
     "Track": "gsth.types",
+    "view": "gsth.serve.app",
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "probe",
     "save",
     "train",
+    "view",
 ]
 
 

@@ -35,12 +35,18 @@ class Demo:
 
 @dataclass(frozen=True)
 class Track:
-    """Only the tracking: head, expression, matte and background of every frame, with a report."""
+    """Only the tracking: head, expression, matte and background of every frame, with a report.
+
+    FLAME (--head flame) is licensed by its makers; gsth ships no part of it, you bring your own file.
+    """
 
     clip: Positional[Path]
-    """Video of one person facing the camera."""
-    out: Path
-    """Folder for the track, for example me.track."""
+    """Video of one person facing the camera; or a folder made by VHAP, GaussianAvatars, metrical-tracker, INSTA or an
+    AD-NeRF-like project, to be brought over."""
+    out: Path | None = None
+    """Folder for the track, for example me.track; needed unless --check-only is given."""
+    check_only: bool = False
+    """Say within some seconds whether the video can be used, and write nothing."""
     config: Annotated[TrackConfig, arg(name="")] = TrackConfig()
 
 
@@ -112,10 +118,10 @@ class View:
 
 @dataclass(frozen=True)
 class Import:
-    """Bring a file back in: a .glb of gsth as an avatar, a .ply or .spz as a prop or, with --onto, as an avatar."""
+    """Bring a file back in: a .glb or web page as an avatar, a .ply or .spz as a prop or, with --onto, an avatar."""
 
     file: Positional[Path]
-    """The .glb, .ply or .spz."""
+    """The .glb, .ply or .spz; or a page of the web export: its folder, its avatar.gsth.bin, or the single .html."""
     out: Path
     """Folder to write."""
     config: Annotated[ImportConfig, arg(name="")] = ImportConfig()
@@ -149,6 +155,7 @@ def train() -> type[Any]:
         ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")]),
         ("consent", Annotated[str | None, arg(help=CONSENT_HELP)], None),
         ("preset", Annotated[preset, arg(name="")], dataclasses.field(default=choices["standard"])),
+        ("view", Annotated[bool, arg(help="Show the avatar in the live viewer while it forms.")], False),
     ]
     made = dataclasses.make_dataclass("Train", fields, frozen=True)
     made.__doc__ = (

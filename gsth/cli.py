@@ -42,15 +42,24 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import provenance
 
     ask = input if sys.stdin.isatty() and sys.stdout.isatty() else None
-    return pipeline.train(args.clip, args.out, args.preset, provenance.consent_from(args.consent, ask))
+    events = pipeline.train(args.clip, args.out, args.preset, provenance.consent_from(args.consent, ask))
+    if not args.view:
+        return events
+    from gsth.serve import app, watch
+
+    return watch.watched(events, args.out, pipeline.work_folder(args.out), app.ViewConfig())
 
 
 def _track(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args
 
     args = _cli_args.parse("track", _cli_args.Track, argv)
+    if (args.out is None) != args.check_only:
+        raise InputError("gsth track: give exactly one of --out FOLDER and --check-only")
     from gsth import track  # only now: it brings torch
 
+    if args.out is None:
+        return track.check(args.clip, args.config)
     return track.run(args.clip, args.out, args.config)
 
 
@@ -177,8 +186,8 @@ VERBS: Mapping[str, Verb] = {
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
     "eval": Verb("A [--html F] [--json F]", "score an avatar on what it never saw", _eval),
     "export": Verb("A FORMAT --out F", "write an avatar for headsets, browsers, DCC tools and engines", _export),
-    "import": Verb("FILE --out A", "bring a .glb, .ply or .spz back in, as an avatar or a prop", _import),
-    "track": Verb("CLIP --out T", "only the tracking, with a report", _track),
+    "import": Verb("FILE --out A", "bring a .glb, web page, .ply or .spz back in, as an avatar or a prop", _import),
+    "track": Verb("CLIP --out T", "only the tracking, with a report (or --check-only)", _track, resumes=True),
     "verify": Verb("FILE", "what a picture, video or avatar says of where it comes from", _verify),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
 }

@@ -38,7 +38,7 @@ class Row:
 
 def check() -> list[Row]:
     """Look at everything that gsth can use. Never raises because of what is absent."""
-    return [*_python(), *_kernels(), *_extras(), *_media(), *_speech(), *_gpu(), *_disk()]
+    return [*_python(), *_kernels(), *_extras(), *_tracking(), *_media(), *_speech(), *_gpu(), *_disk()]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -85,6 +85,25 @@ def _extras() -> Iterator[Row]:
         present = ", ".join(f"{name} {_installed(name)}" for name in wanted if name not in absent)
         todo = f"missing {', '.join(absent)}; run: pip install 'gsth[{extra}]'"
         yield Row("extra", extra, not absent, todo if absent else present)
+
+
+def _tracking() -> Iterator[Row]:
+    """Which face detector is in use, and which FLAME models were read."""
+    have = _installed("mediapipe")
+    if have is None:
+        yield Row("track", "face detector", False, "none: mediapipe is missing; run: pip install 'gsth[track]'")
+    elif have.startswith("0.10.14"):
+        yield Row("track", "face detector", True, "builtin: the models inside the wheel of mediapipe 0.10.14, offline")
+    else:
+        advice = "give a model with --face-landmarker face_landmarker.task and --no-matte, or install 0.10.14"
+        yield Row("track", "face detector", False, f"mediapipe {have} ships no models: {advice}")
+    from gsth.head import flame
+
+    read = flame.known()
+    detail = (
+        ", ".join(read) if read else "none read yet; with a file of yours: gsth track --head flame --flame-path FILE"
+    )
+    yield Row("track", "FLAME models", True, detail)
 
 
 def _media() -> Iterator[Row]:

@@ -69,7 +69,7 @@ def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent) -> 
 def _tracked(clip: Clip, folder: Path, config: TrackConfig) -> Iterator[Event]:
     from gsth import artifacts, track
 
-    key = {"sha256": artifacts.sha256(clip.path), "config": json.dumps(asdict(config), sort_keys=True)}
+    key = {"sha256": artifacts.sha256(clip.path), "config": json.dumps(asdict(config), sort_keys=True, default=str)}
     note = folder.with_name("track.json")
     if folder.exists() and note.exists() and json.loads(note.read_text()) == key:
         yield Notice(f"going on with the track in {folder}")

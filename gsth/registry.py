@@ -14,8 +14,8 @@ from gsth.errors import InputError
 
 @cache
 def names(room: str) -> tuple[str, ...]:
-    """Names of a room's plug-ins, without importing them."""
-    folder = Path(__file__).parent / room
+    """Names of the plug-ins of a room (or of a folder in one, ``track.detectors``), without importing them."""
+    folder = Path(__file__).parent.joinpath(*room.split("."))
     own = {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_") and "class Config" in p.read_text()}
     return tuple(sorted(own | {e.name for e in entry_points(group=f"gsth.{room}")}))
 

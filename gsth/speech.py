@@ -67,6 +67,30 @@ class Utterance:
         return len(self.samples) / self.sample_rate
 
 
+@dataclass(frozen=True)
+class NetLayout:
+    """What the arrays of a speech network do not tell: ``gsth.drive`` runs it, ``gsth.export`` hands it to others."""
+
+    steps_hz: int = 50
+    delay: int = 8
+    """Look-ahead in steps: a step comes out so many steps after its sound went in."""
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
+    """Of its residual blocks."""
+    curves: tuple[str, ...] = (
+        "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "mouthSmileRight",
+        "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthRollLower",
+        "mouthRollUpper", "mouthShrugLower", "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft",
+        "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "tongueOut",
+    )  # fmt: skip
+    """What its head moves, by ARKit name: all that ``visemes`` moves."""
+    closure: tuple[float, float] = (0.30, 0.75)
+    """Share of a full closure's press from which the lips begin to meet, and at which they have met."""
+
+
+NET = NetLayout()
+"""Of every network so far."""
+
+
 # ---- espeak-ng, by its C interface (speak_lib.h 1.52) ----------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ coefficients, k SH bases, l landmarks, d audio features. One letter stands for o
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -264,6 +265,15 @@ class Densified(Event):
 
     step: int
     splats: int
+
+
+@dataclass(frozen=True)
+class Formed(Event):
+    """There is an avatar to look at, half trained as it is."""
+
+    step: int
+    make: Callable[[], Any]
+    """Gives the ``Avatar``; to be called before the run goes on. Costs nothing where nobody looks."""
 
 
 @dataclass(frozen=True)

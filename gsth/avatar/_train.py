@@ -24,7 +24,7 @@ from gsth.avatar._views import Views, look, spread_frames
 from gsth.errors import DivergedError, InputError
 from gsth.head import HeadModel
 from gsth.render import torch_ref
-from gsth.types import Cameras, Densified, Done, Event, Motion, RiggedSplats, Saved, Step, Track
+from gsth.types import Cameras, Densified, Done, Event, Formed, Motion, RiggedSplats, Saved, Step, Track
 
 _REPORT_EVERY = 20
 _UNSEEN_STEPS = 25
@@ -83,6 +83,7 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int) -> 
         if state.step % _REPORT_EVERY == 0 or state.step == config.steps:
             values = {"loss": loss, "psnr_db": average, "splats": float(len(state.face_ids))}
             yield Step("train", state.step, config.steps, values)
+            yield Formed(state.step, lambda: _held(scene, state, train_frames))
         if _density_due(state.step, config):
             _state.change_density(state, config)
             yield Densified(state.step, len(state.face_ids))
@@ -326,6 +327,11 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         correctives=correctives,
         meta={"trained_range": trained_range(track.motion[:train_frames], scene.head.expression_names)},
     )
+
+
+def _held(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
+    """The avatar as it is now, with splats of its own: the next steps do not change them."""
+    return _avatar(scene, state, train_frames).taken(torch.arange(len(state.face_ids)))
 
 
 def _looked_at(scene: _Scene, train_frames: int) -> Views:

@@ -34,10 +34,8 @@ _LIP_LANDMARKS = (13, 14)
 """MediaPipe's middle of the inner upper and lower lip."""
 _PRESS = NAMES.index("mouthPressLeft")
 """Moved by nothing but closures, so it says how closed the prior wants the lips."""
-_CLOSURE = (0.30, 0.75)
-"""Share of a full closure's press from which the lips begin to meet, and at which they have met."""
 _KNOWN_CLOSURE = (0.50, 0.98)
-"""The same where phonemes are known: exact curves reach a full closure, the network's fall short of it."""
+"""``speech.NET.closure`` where phonemes are known: exact curves reach a full closure, the network's do not."""
 _FOLDS = 4
 _INDIFFERENT = 0.06
 """Agreements that differ by less count as equal."""
@@ -85,7 +83,7 @@ class Voice:
                 network is off by is then taken out, so closures are exact whatever the voice.
         """
         moved = hidden @ self.weight.T + self.bias
-        general, (begin, met) = self.net.curves(hidden), _CLOSURE
+        general, (begin, met) = self.net.curves(hidden), speech.NET.closure
         if known is not None:
             moved[:, self.rows] += (known - general) * self.evidence["span"]
             general, (begin, met) = known, _KNOWN_CLOSURE

@@ -16,21 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsth import audio
+from gsth import audio, speech
 
-STEPS_HZ = 50
-DELAY = 8
+STEPS_HZ = speech.NET.steps_hz
+DELAY = speech.NET.delay
 """Look-ahead in steps of 20 ms."""
 LOOK_AHEAD_S = (DELAY + 1) / STEPS_HZ + audio.MARGIN / audio.RATE
 """Latest sound that a frame depends on, counted from the frame's middle, s: delay, half a step each for the
 interpolation and for the step's own length, and the window of the last column."""
-NAMES = (
-    "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "mouthSmileRight", "mouthDimpleLeft",
-    "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
-    "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft",
-    "mouthUpperUpRight", "tongueOut",
-)  # fmt: skip
-"""What the network moves, by ARKit name: all that ``gsth.speech.visemes`` moves."""
+NAMES = speech.NET.curves
 WEIGHTS = Path(__file__).parent / "assets" / "speech_prior.safetensors"
 _WARM_UP_S = 0.5
 """Silence that the network hears before a sound starts, so that it begins at rest and not in its padding."""
@@ -42,7 +36,7 @@ class NetSize:
     """Shape of the network; the shipped weights have the default."""
 
     width: int = 112
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
+    dilations: tuple[int, ...] = speech.NET.dilations
     dropout: float = 0.1
 
 

@@ -61,10 +61,10 @@ def run(avatar_path: Path, config: Any, out: Path, slim: SlimConfig | None = Non
 
 
 def read(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
-    """Bring a file back in: a .glb as an avatar, a .ply or .spz as a prop or, hung on a head, as an avatar.
+    """Bring a file back in: a .glb or a web page as an avatar, a .ply or .spz as a prop or, hung on a head, an avatar.
 
     Args:
-        path: The file.
+        path: The file, or the folder of a web page.
         config: What to make of it.
         out: Folder of the artifact to write.
 

@@ -129,15 +129,14 @@ def pack(avatar: Avatar, track: Motion, extra: Mapping[str, Any] | None = None) 
 def voice_layout(speech_arrays: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """What the player must know of a speech network, and its arrays' names; None where it cannot run this one.
 
-    The player runs the network of ``gsth.drive`` (dilated causal convolutions, residual) with any number and width
-    of blocks; its dilations double from 1 to 8 and begin anew, and its curve 13 is the lips' press.
+    The player runs the network of ``gsth.drive`` (dilated causal convolutions, residual), its width a multiple of 4.
     """
     blocks = sum(1 for name in speech_arrays if re.fullmatch(r"net\.blocks\.\d+\.norm\.weight", name))
     dense = ["net.stem.linear", "net.norm", "net.head"]
     dense += [f"net.blocks.{i}.{part}" for i in range(blocks) for part in ("norm", "conv.linear", "mix")]
     names = [f"{name}.{part}" for name in dense for part in ("weight", "bias")]
     names += ["weight", "bias", "rest", "closed", "moved"]
-    if not blocks or any(name not in speech_arrays for name in names):
+    if blocks != len(speech.NET.dilations) or any(name not in speech_arrays for name in names):
         return None
     if unknown := {n for n in speech_arrays if n.startswith("net.")} - set(names):
         log.info("the player does not know the voice's %s", sorted(unknown))
@@ -147,8 +146,14 @@ def voice_layout(speech_arrays: Mapping[str, Tensor]) -> dict[str, Any] | None:
     if not fits or tuple(speech_arrays["net.blocks.0.conv.linear.weight"].shape) != (width, 3 * width):
         return None
     said = [speech.Phoneme(s, a, b) for s, a, b in (("", 0.0, 0.4), ("m", 0.4, 0.6), ("", 0.6, 1.0))]
-    press = float(speech.visemes(said, 50, 50, ("mouthPressLeft",))[25, 0])
-    header = {"dilations": [2 ** (i % 4) for i in range(blocks)], "delay": 8, "press": 13, "full_press": press}
+    net, lips = speech.NET, "mouthPressLeft"  # which nothing but closures moves
+    header = {
+        "dilations": list(net.dilations),
+        "delay": net.delay,
+        "press": net.curves.index(lips),
+        "full_press": float(speech.visemes(said, net.steps_hz, net.steps_hz, (lips,))[net.steps_hz // 2, 0]),
+        "closure": list(net.closure),
+    }
     return {"header": header, "arrays": [*names, *(n for n in ("evidence",) if n in speech_arrays)]}
 
 

@@ -22,6 +22,7 @@ MAX_BYTES = 2 * 1024**3
 _INSIDE = ("mouth_inner", "teeth_upper", "teeth_lower", "tongue")
 _SKIN_M = 0.002
 """What lies deeper behind the surface than this does not belong to it."""
+_AVATARS = (".glb", ".bin", ".html", ".htm")
 _NEAREST = 16
 """Triangles that are tried for each splat, by their centres."""
 
@@ -37,18 +38,22 @@ class ImportConfig:
 
 
 def run(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
-    """Read a .glb into an avatar, or a .ply or .spz into a prop (a Splats artifact) or, with ``onto``, an avatar.
+    """Read a file into an avatar or a prop (a Splats artifact).
+
+    A .glb, a .bin, and a page (folder or .html) that ``gsth export web`` wrote are avatars; a .ply or .spz is a prop
+    or, with ``onto``, an avatar.
 
     Raises:
+        ArtifactError: The .bin or page is damaged or too new.
         InputError: The file is of no known kind, damaged, or larger than 2 GiB.
     """
     from gsth import artifacts
 
-    kind = "avatar" if path.suffix == ".glb" or config.onto is not None else "splats"
-    artifacts.check_out(out, kind)
-    if path.suffix == ".glb":
+    whole = path.is_dir() or path.suffix.lower() in _AVATARS
+    artifacts.check_out(out, "avatar" if whole or config.onto is not None else "splats")
+    if whole:
         if config.onto is not None:
-            raise InputError(f"{path}: a .glb brings its own head; leave --onto out")
+            raise InputError(f"{path}: brings its own head; leave --onto out")
         made = read_avatar(path)
         made.save(out)
         yield Done(out, {"splats": float(len(made.splats.face_ids)), "frames": float(len(made.motion))})
@@ -62,10 +67,15 @@ def run(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
 
 
 def read_avatar(path: Path) -> Avatar:
-    """The avatar of a .glb that ``gsth export glb`` wrote. Raises as ``run``."""
-    from gsth.export import _glb_read
+    """The avatar of a .glb, or of a .bin, folder or .html of the web player. Raises as ``run``."""
+    from gsth.export import _bin, _glb_read, web
 
-    return _glb_read.from_bytes(_bytes(path), path)
+    if path.suffix.lower() == ".glb":
+        return _glb_read.from_bytes(_bytes(path), path)
+    if path.is_dir():
+        path = path / web.BIN
+    data = _bytes(path)
+    return _bin.unpack(web.avatar_in(data, path) if path.suffix.lower() in (".html", ".htm") else data, str(path))
 
 
 def read_splats(path: Path, axes: Axes = "y_up") -> Splats:
@@ -82,7 +92,9 @@ def read_splats(path: Path, axes: Axes = "y_up") -> Splats:
         opacities = raw["logit_opacities"].sigmoid()
         splats = Splats(raw["means"], raw["quats"], raw["log_scales"].clamp(-20, 10).exp(), opacities, raw["sh"])
     else:
-        raise InputError(f"{path}: want a .glb, .ply or .spz file, found {path.suffix or 'no ending'}")
+        raise InputError(
+            f"{path}: want a .glb, .bin, .html, .ply or .spz file or a web export, found {path.suffix or 'no ending'}"
+        )
     if len(splats.means) == 0 or float(splats.quats.norm(dim=1).min()) < 1e-6:
         raise InputError(f"{path}: holds no splats, or rotations of length 0; export it again")
     return _scene.to_axes(splats, axes)

@@ -27,7 +27,8 @@ _ASSETS = Path(__file__).parent / "assets"
 _PLAYED = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac", ".m4a": "audio/mp4", ".ogg": "audio/ogg"}
 """Sounds that every browser decodes; anything else becomes a wav."""
 _WAV_HZ = 24_000
-_BIN = "avatar.gsth.bin"
+BIN = "avatar.gsth.bin"
+_BINARY = "application/octet-stream"
 KIND = "web"
 
 
@@ -111,12 +112,12 @@ class WebExporter:
         from gsth import artifacts
 
         with artifacts.writing(out, KIND) as part:
-            (part / _BIN).write_bytes(packed)
+            (part / BIN).write_bytes(packed)
             (part / "player.js").write_bytes((_ASSETS / "player.js").read_bytes())
             if sound is not None:
                 (part / f"speech{sound[0]}").write_bytes(sound[1])
             demo = None if sound is None else f"speech{sound[0]}"
-            page = self._page('<script src="player.js"></script>', _BIN, demo)
+            page = self._page('<script src="player.js"></script>', BIN, demo)
             (part / "index.html").write_text(page, encoding="utf-8")
 
     def _write_file(self, out: Path, packed: bytes, sound: tuple[str, bytes] | None) -> None:
@@ -124,7 +125,7 @@ class WebExporter:
 
         code = (_ASSETS / "player.js").read_text(encoding="utf-8").replace("</script", "<\\/script")
         demo = None if sound is None else _data(_PLAYED[sound[0]], sound[1])
-        page = self._page(f"<script>{code}</script>", _data("application/octet-stream", packed), demo)
+        page = self._page(f"<script>{code}</script>", _data(_BINARY, packed), demo)
         with media.whole_file(out) as part:
             part.write_text(page, encoding="utf-8")
 
@@ -139,6 +140,21 @@ class WebExporter:
         }
         template = (_ASSETS / "index.html").read_text(encoding="utf-8")
         return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+
+
+def avatar_in(page: bytes, path: Path) -> bytes:
+    """The bytes of ``avatar.gsth.bin`` out of a page that ``single_file`` wrote.
+
+    Raises:
+        InputError: There are none; the error calls the page ``path``.
+    """
+    found = re.search(rb"data:" + _BINARY.encode() + rb";base64,([A-Za-z0-9+/]+=*)", page)
+    if found is None:
+        raise InputError(f"{path}: holds no avatar; want a page that gsth export web --single-file wrote")
+    try:
+        return base64.b64decode(found[1])
+    except ValueError as error:
+        raise InputError(f"{path}: the avatar in it is damaged ({error}); export it again") from error
 
 
 def _sound(path: Path) -> tuple[str, bytes]:

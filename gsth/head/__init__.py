@@ -120,7 +120,10 @@ def load(head_id: str | HeadId = "builtin") -> HeadModel:
     from gsth import registry
 
     name = head_id if isinstance(head_id, str) else head_id.name
-    model: HeadModel = registry.plugin("head", name)().build()
+    config = registry.plugin("head", name)
+    # a head that comes in several builds finds the one that the data name
+    chosen = config.of(head_id) if isinstance(head_id, HeadId) and hasattr(config, "of") else config()
+    model: HeadModel = chosen.build()
     if isinstance(head_id, HeadId) and model.id != head_id:
         raise InputError(f"the data stand on head {head_id}, installed is {model.id}; track or train again")
     return model

@@ -1,7 +1,8 @@
 """Tracking: a clip of a person in, a Track out (identity, motion, camera, mattes, background plate).
 
-``track(clip, config, out)`` streams events while it works and writes a Track artifact. Stages: landmarks and
-pre-flight, crop, mattes and plate, fit of the head model, report.
+``check(clip)`` says within seconds whether a clip can be used. ``track(clip, config, out)`` streams events while it
+works and writes a Track artifact. Stages: landmarks and pre-flight, crop, mattes and plate, fit of the head model,
+photometric refinement, report. ``run`` also takes folders of other projects' trackers (``importers``).
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from gsth.errors import MissingExtraError
 from gsth.track._config import TrackConfig
 
 if TYPE_CHECKING:
-    from gsth.track._track import run, track
+    from gsth.track._track import check, run, track
 
-__all__ = ["TrackConfig", "run", "track"]
+__all__ = ["TrackConfig", "check", "run", "track"]
 
 
 def __getattr__(name: str) -> Any:
     # TrackConfig must stay importable without torch: the command line shows it in its help.
-    if name in ("run", "track"):
+    if name in ("check", "run", "track"):
         try:
             from gsth.track import _track
         except ModuleNotFoundError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from gsth.errors import InputError
 
@@ -16,7 +17,13 @@ class TrackConfig:
     holdout: float = 0.2
     """Share of the frames, at the end, that neither tracking's identity nor training may learn from."""
     head: str = "builtin"
-    """Head model."""
+    """Head model: builtin, or flame with a file of your own."""
+    flame_path: Path | None = None
+    """FLAME model file (2020, 2023 or 2023 Open; .npz or .pkl), for --head flame; remembered once read."""
+    face_landmarker: Path | None = None
+    """MediaPipe's face_landmarker.task; without it the models inside the wheel of mediapipe 0.10.14 find the face."""
+    drop_bad_frames: bool = False
+    """Keep training away from the frames that the report calls bad; their motion is bridged from their neighbours."""
     matte: bool = True
     """Separate the person from the background; off: everything counts as person and there is no plate."""
     photometric: bool = True
@@ -27,6 +34,8 @@ class TrackConfig:
     def __post_init__(self) -> None:
         if not 64 <= self.size <= 2048:
             raise InputError(f"size: {self.size} px is out of range, wanted 64 to 2048")
+        if self.flame_path is not None and self.head != "flame":
+            raise InputError(f"flame_path: {self.flame_path} was given, the head is {self.head!r}; add --head flame")
         if not 0 <= self.holdout < 1:
             raise InputError(f"holdout: {self.holdout} is out of range, wanted 0 up to (not including) 1")
 

@@ -48,6 +48,8 @@ class Weights:
     """Same offset for both points of a pair, so that closed stays closed."""
     focal: float = 0.05
     sparse: float = 0.03
+    scores: float = 0.05
+    """Squared distance to the detector's own activations, where it tells them."""
     mirror: float = 0.02
     """Left and right action alike, squared."""
     expr_steps: float = 0.02
@@ -104,10 +106,14 @@ class Observed:
     frame_side: float
     """Longer side of the whole frame, crop px."""
     fps: float
+    scores: Tensor | None = None
+    """The detector's own activations in the head's order [t e], nan where it tells none; None: it never does."""
 
     def take(self, frames: Tensor) -> Observed:
         """Some frames."""
-        return replace(self, points=self.points[frames], found=self.found[frames], shoulders=self.shoulders[frames])
+        scores = None if self.scores is None else self.scores[frames]
+        picked = (x[frames] for x in (self.points, self.found, self.shoulders))
+        return replace(self, **dict(zip(("points", "found", "shoulders"), picked, strict=True)), scores=scores)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +253,10 @@ class Fit:
         if w.shoulders:
             away = (projected[:, _points.COUNT :] - seen.shoulders[..., :2]).norm(dim=-1) * pct
             loss = loss + w.shoulders * (_soft(away / 10) * seen.shoulders[..., 2]).mean()
+        if seen.scores is not None:
+            told = seen.scores.isfinite()
+            apart = torch.where(told, pose.expr - seen.scores.nan_to_num(), 0.0)
+            loss = loss + w.scores * (apart.square().sum(1) * counts).sum()
         loss = loss + self._person_prior(stage) + self._expression_prior(pose, w) + _motion_prior(pose, w)
         return loss
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from gsth.track._landmarks import solutions
+from gsth.track.detectors.builtin import solutions
 
 GUIDE_RADIUS, GUIDE_EPS = 8, 1e-4
 """Guided filter (He et al. 2010) at 512 px: window radius, px, and regularisation in squared intensity."""

@@ -57,7 +57,7 @@ NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
 OUTLIER = 0.08
 """Residual from which on a pixel counts little towards the texture (Geman-McClure)."""
-LANDMARK_PCT = 4.0
+LANDMARK_PCT = 5.0
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
@@ -268,6 +268,8 @@ class Photometric:
         for chunk, state, answer in parts:
             self._move(chunk, state, -(answer[..., -1] + answer[..., :-1] @ step))
         self.who, self.log_focal = self.who + step[:-1], self.log_focal + step[-1]
+        for state in (self.state, self.anchor):
+            state.torso[:, 6] *= step[-1].exp()
 
     def _normal_equations(self, frames: Tensor, state: State, sight: Sight, shared: bool) -> tuple[Tensor, Tensor]:
         """Hessian [t p p] and gradient [t p] of half the squared cost; p grows by identity and focal if ``shared``."""
@@ -302,6 +304,7 @@ class Photometric:
         rows = [skin.rows(slope, sight.at, state)[:, :, 0], -drawn[..., None], -torch.ones_like(drawn)[..., None]]
         if shared:
             by_focal = (sight.slope * sight.at.x[..., :2]).sum(-1) * sight.focal / sight.at.x[..., 2]
+            by_focal = by_focal + _retreat(rows[0], state)
             rows += [skin.identity_rows(slope, sight.at)[:, :, 0], by_focal[..., None]]
         return _products(torch.cat(rows, -1), away, weight)
 
@@ -313,7 +316,7 @@ class Photometric:
         place = at.x[..., :2] / at.x[..., 2:] * focal
         rows = [self.landmarks.rows(slope, at, state), slope.new_zeros(*slope.shape[:3], 2)]
         if shared:
-            rows += [self.landmarks.identity_rows(slope, at), place[..., None]]
+            rows += [self.landmarks.identity_rows(slope, at), (place + _retreat(rows[0], state))[..., None]]
         row = torch.cat(rows, -1) * pct[..., None]
         away = (place + seen.principal - torch.cat((seen.points, seen.shoulders[..., :2]), 1)) * pct
         upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
@@ -331,6 +334,16 @@ class Photometric:
         exact[_points.COUNT : _points.COUNT + 2] = 0.2
         weight = weight / (1 + (away.square().sum(-1) * exact.square()) / 4) / LANDMARK_PCT**2
         return _products(row.flatten(1, 2), away.flatten(1), weight.repeat_interleave(2, 1))
+
+
+def _retreat(rows: Tensor, state: State) -> Tensor:
+    """What a longer lens adds by its distance: derivatives [t ...] by log focal length, of rows by pose [t ... p].
+
+    The torso goes back in proportion, so that the size stays and the step is perspective alone; with size left in, a
+    landmark fit at a wrong distance would hold the focal length where it is.
+    """
+    back = rows[..., _gauss.TORSO_SHIFT.stop - 1]
+    return back * state.torso[:, 6].reshape(-1, *[1] * (back.ndim - 1))
 
 
 def _products(rows: Tensor, away: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

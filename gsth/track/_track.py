@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,41 +16,68 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from gsth import artifacts, head, media
-from gsth.track import _crop, _landmarks, _mattes, _points, _preflight, _report
+from gsth import artifacts, head, media, registry
+from gsth.errors import InputError, writes
+from gsth.head import HeadModel, flame
+from gsth.track import _crop, _landmarks, _mattes, _points, _preflight, _quality, _report
 from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
 from gsth.track._photo import Photometric
+from gsth.track.importers import bring
 from gsth.types import Clip, Done, Event, Notice, Step, Track
 
 T = TypeVar("T")
+CHECK_S = 6.0
+"""``check`` starts on no further stretch of the clip after this."""
 FOV_RAD = 0.52
 """Prior of the vertical field of view: webcams, phones and interview cameras lie between 20 and 40 degrees."""
 
 
 def run(clip_path: Path | str, out: Path | str, config: TrackConfig | None = None) -> Iterator[Event]:
-    """``track`` for a file."""
-    yield from track(media.probe(clip_path), config or TrackConfig(), Path(out))
+    """``track`` for a file; a folder is taken for somebody else's track and imported."""
+    config = config or TrackConfig()
+    if Path(clip_path).is_dir():
+        yield from bring(Path(clip_path), Path(out), config)
+    else:
+        yield from track(media.probe(clip_path), config, Path(out))
+
+
+def check(clip_path: Path | str, config: TrackConfig | None = None) -> Iterator[Event]:
+    """Look at stretches of a clip for some seconds and say whether it can be used; writes nothing.
+
+    Yields Notices, then Done with ``frames`` looked at. Raises InputError as ``track`` does.
+    """
+    clip = media.probe(clip_path)
+    until = time.monotonic() + CHECK_S
+    windows = _preflight.windows(clip.frames)
+    seen = _landmarks.glance(clip, _detector(config or TrackConfig()), windows, lambda: time.monotonic() > until)
+    yield from _preflight.judge(clip, seen)
+    yield Notice(f"{clip.path}: can be tracked, as far as {len(seen.found)} of its {clip.frames} frames tell")
+    yield Done(clip.path, {"frames": float(len(seen.found)), "found": float(seen.found.mean())})
 
 
 def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
     """Track a clip and write the Track artifact ``out``; streams Step, Notice and a last Done.
 
+    What the detectors found is kept beside ``out`` until the track is whole, so a stopped run goes on there.
+
     Done's values: ``error_pct`` and ``lips_error_pct`` (medians over frames, % of the inter-ocular distance),
-    ``held_out_error_pct`` where there is a held-out part, ``focal_px`` (clip px), ``found`` (share of frames).
+    ``held_out_error_pct`` where there is a held-out part, ``focal_px`` (clip px), ``found`` (share of frames),
+    ``jitter_pct`` and ``bad_frames``.
 
     Raises:
         InputError: The clip cannot be used (see ``_preflight``), or ``out`` is something else than a track.
         MissingExtraError: mediapipe is not installed.
     """
+    model = head_model(config)
+    if model.id.name == "flame":
+        yield Notice(flame.LICENCE)
     with artifacts.writing(out, "track") as folder:
-        seen = _landmarks.Detections.empty(clip)
-        yield from _landmarks.detect(clip, seen)
-        yield from _preflight.judge(clip, seen)
+        seen = yield from seen_in(clip, config, out)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
         train_frames = config.train_frames(clip.frames)
-        fit = Fit(head.load(config.head), _observed(clip, crop, seen), train_frames)
-        images, mattes = yield from _alongside(_pictures(clip, crop, config, folder), fit.run())
+        fit = Fit(model, observed(clip, crop, seen, model.expression_names), train_frames)
+        images, mattes = yield from _alongside(pictures(clip, crop, config, folder), fit.run())
         plate = None
         if config.matte:
             plate, shift = _mattes.plate(images, mattes, train_frames)
@@ -63,12 +92,79 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
             refined = Photometric(fit, images)
             yield from refined.run()
             fitted = refined.result()
-        result = _assembled(clip, crop, seen, fitted, (images, mattes, plate))
-        values = _values(fitted, crop, seen, train_frames)
+        result = assembled(clip, crop, seen, fitted, (images, mattes, plate))
+        quality = _quality.assess(result, fitted, seen)
+        yield from told(folder, result, fitted, quality, config)
+        values = values_of(fitted, result, quality, train_frames)
+        if config.drop_bad_frames:
+            result = _dropped(result, quality)
         artifacts.save_into(result, folder, config=config, clip_sha256=artifacts.sha256(clip.path), quality=values)
-        if config.report:
-            yield from _report.write(folder, result, fitted, train_frames)
+    shutil.rmtree(_cache(out), ignore_errors=True)
     yield Done(out, values)
+
+
+def head_model(config: TrackConfig) -> HeadModel:
+    """The head that was asked for."""
+    if config.flame_path is None:
+        return head.load(config.head)
+    return registry.plugin("head", config.head)(path=config.flame_path).build()
+
+
+def _detector(config: TrackConfig) -> _landmarks.Build:
+    if config.face_landmarker is None:
+        return registry.plugin("track.detectors", "builtin")().build
+    return registry.plugin("track.detectors", "task")(path=config.face_landmarker).build
+
+
+def _cache(out: Path) -> Path:
+    """Where the detections of an unfinished run lie."""
+    out = out.absolute()
+    return out.with_name(f".{out.name}.seen")
+
+
+def seen_in(clip: Clip, config: TrackConfig, out: Path | None) -> Generator[Event, None, _landmarks.Detections]:
+    """Detections of the clip, judged; with ``out``, finished chunks of an earlier run over it are taken over."""
+    cache = None if out is None else _cache(out)
+    if cache is not None:
+        key = f"{artifacts.sha256(clip.path)} {config.face_landmarker}"
+        if not (cache / "key").is_file() or (cache / "key").read_text() != key:
+            shutil.rmtree(cache, ignore_errors=True)
+            with writes(cache):
+                cache.mkdir()
+                (cache / "key").write_text(key)
+    try:
+        seen = None
+        for event in _landmarks.detect(clip, _detector(config), cache):
+            if isinstance(event, _landmarks.Detections):
+                seen = event
+            else:
+                yield event
+        assert seen is not None  # the last that detect gives
+        yield from _preflight.judge(clip, seen)
+    except InputError:  # the same clip would be refused again
+        if cache is not None:
+            shutil.rmtree(cache, ignore_errors=True)
+        raise
+    return seen
+
+
+def told(
+    folder: Path, result: Track, fitted: Fitted, quality: _quality.Quality, config: TrackConfig
+) -> Iterator[Event]:
+    """Write the report and say the verdict."""
+    if config.report:
+        yield from _report.write(folder, result, fitted, quality, config.train_frames(len(result.found)))
+    advice = "".join(f"\n  {a}" for a in quality.advice)
+    yield Notice(f"this track is {quality.verdict}" + (f"; for the next recording:{advice}" if advice else ""))
+
+
+def _dropped(result: Track, quality: _quality.Quality) -> Track:
+    """The track with its bad frames marked as not found, and bridged: rows stay, so that sound and time still agree."""
+    keep = result.found.numpy().copy()
+    keep[[b.row for b in quality.bad]] = False
+    if not keep.any():
+        raise InputError(f"{result.clip.path}: every frame is bad, nothing would be left; track without dropping them")
+    return result.replace(found=torch.from_numpy(keep), motion=_quality.bridged(result.motion, keep))
 
 
 def _alongside(first: Generator[Event, None, T], second: Iterator[Event]) -> Generator[Event, None, T]:
@@ -107,7 +203,7 @@ def _alongside(first: Generator[Event, None, T], second: Iterator[Event]) -> Gen
         torch.set_num_threads(threads)
 
 
-def _series(path: Path, shape: tuple[int, ...]) -> np.memmap:
+def series(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A memory-mapped uint8 array on disk whose space is taken at once: a full disk must say so here, not by SIGBUS."""
     series = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     with path.open("r+b") as file:
@@ -115,13 +211,13 @@ def _series(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return series
 
 
-def _pictures(
+def pictures(
     clip: Clip, crop: _crop.Crop, config: TrackConfig, folder: Path
 ) -> Generator[Event, None, tuple[np.ndarray, np.ndarray]]:
     """Write every frame's crop and matte to memory-mapped files (returned): memory stays small for any length."""
     shape = (clip.frames, config.size, config.size)
-    images = _series(folder / artifacts.SERIES["images"], (*shape, 3))
-    mattes = _series(folder / artifacts.SERIES["mattes"], shape)
+    images = series(folder / artifacts.SERIES["images"], (*shape, 3))
+    mattes = series(folder / artifacts.SERIES["mattes"], shape)
     if not config.matte:
         mattes[:] = 255
     done = 0
@@ -137,7 +233,8 @@ def _pictures(
     return images, mattes
 
 
-def _observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Observed:
+def observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections, names: tuple[str, ...]) -> Observed:
+    """What the fit explains; ``names`` are the head's expressions."""
     shoulders = seen.shoulders.copy()
     shoulders[..., :2] = crop.points(seen.shoulders[..., :2])
     camera = crop.cameras(clip.height / 2 / np.tan(FOV_RAD / 2), clip.width, clip.height)
@@ -149,16 +246,27 @@ def _observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections) -> Obse
         focal=float(camera.Ks[0, 0, 0]),
         frame_side=max(clip.width, clip.height) * crop.scale,
         fps=clip.fps,
+        scores=_scores(seen, names),
     )
 
 
-def _assembled(
+def _scores(seen: _landmarks.Detections, names: tuple[str, ...]) -> torch.Tensor | None:
+    """The detector's activations in the head's order, nan where unknown; None where it tells none."""
+    if not len(seen.score_names):
+        return None
+    theirs = {str(name): seen.scores[:, i] for i, name in enumerate(seen.score_names)}
+    unknown = np.full(len(seen.found), np.nan, np.float32)
+    return torch.from_numpy(np.stack([theirs.get(name, unknown) for name in names], 1))
+
+
+def assembled(
     clip: Clip,
     crop: _crop.Crop,
     seen: _landmarks.Detections,
     fitted: Fitted,
     pictures: tuple[np.ndarray, np.ndarray, np.ndarray | None],
 ) -> Track:
+    """All of it as a Track."""
     images, mattes, plate = pictures
     return Track(
         clip=clip,
@@ -176,13 +284,15 @@ def _assembled(
     )
 
 
-def _values(fitted: Fitted, crop: _crop.Crop, seen: _landmarks.Detections, train_frames: int) -> dict[str, float]:
-    found = torch.from_numpy(seen.found)
-    values = {
-        "error_pct": float(fitted.error_pct[found].median()),
-        "lips_error_pct": float(fitted.lips_error_pct[found].median()),
-        "focal_px": fitted.focal / crop.scale,
+def values_of(fitted: Fitted, result: Track, quality: _quality.Quality, train_frames: int) -> dict[str, float]:
+    """The figures of Done and of meta.json."""
+    found = result.found
+    scale = result.cameras.width / (result.crop_px[2] - result.crop_px[0])
+    values = {name: quality.figures[name] for name in ("error_pct", "lips_error_pct", "jitter_pct")}
+    values |= {
+        "focal_px": fitted.focal / scale,
         "found": float(found.float().mean()),
+        "bad_frames": float(len(quality.bad)),
     }
     if found[train_frames:].any():
         values["held_out_error_pct"] = float(fitted.error_pct[train_frames:][found[train_frames:]].median())

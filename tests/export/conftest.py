@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from export_people import CROWN, FRAMES, LEFT_EAR, NOSE, SKIN, SPLATS, colours
 
 from gsth import head, math3d
 from gsth.avatar import Avatar, Correctives, Source
+from gsth.drive import _person
 from gsth.types import Cameras, Identity, Motion, RiggedSplats
 
 NODE = Path(__file__).parent / "node"
@@ -61,7 +63,7 @@ def _splats(model: head.HeadModel, generator: torch.Generator) -> RiggedSplats:
 
 @pytest.fixture(scope="session")
 def person() -> Avatar:
-    """600 splats with SH of degree 1, two correctives, six frames at 25 fps."""
+    """600 splats with SH of degree 1, two correctives, six frames at 25 fps, the general voice."""
     model, generator = head.load(), torch.Generator().manual_seed(3)
     motion = _motion(model.id, model.expression_names)
     identity = Identity(model.id, torch.randn(len(model.shape_basis), generator=generator) * 0.3)
@@ -86,7 +88,8 @@ def person() -> Avatar:
     )
     cameras = Cameras(torch.eye(4)[None], K[None], 96, 96)
     splats = _splats(model, generator)
-    return Avatar(model, identity, splats, cameras, motion, source, correctives=correctives)
+    made = Avatar(model, identity, splats, cameras, motion, source, correctives=correctives)
+    return dataclasses.replace(made, speech=_person.general_voice(made).tensors())
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import torch
 
 from gsth import artifacts
 from gsth.avatar import Avatar
-from gsth.errors import InputError
-from gsth.export import _import, _scene, ply, spz
+from gsth.errors import ArtifactError, InputError
+from gsth.export import _import, _scene, ply, spz, web
 from gsth.types import Done, Splats
 
 
@@ -49,6 +49,34 @@ def test_a_prop_hung_on_a_head_moves_with_it(person: Avatar, tmp_path: Path) -> 
     assert lips.sum() > 10 and torch.isin(again.splats.face_ids[lips], inside).float().mean() < 0.2
 
 
+@pytest.mark.parametrize("which", ["folder", "bin", "html"])
+def test_a_web_page_becomes_the_avatar_again(which: str, person: Avatar, tmp_path: Path) -> None:
+    out = tmp_path / ("me.html" if which == "html" else "me_vr")
+    list(web.Config(single_file=which == "html").build().write(person, out))
+    done = imported(out / "avatar.gsth.bin" if which == "bin" else out, tmp_path / "again.avatar")
+    assert done.values == {"splats": len(person.splats.face_ids), "frames": len(person.motion)}
+    again = Avatar.load(tmp_path / "again.avatar")
+    order = person.splats.face_ids.argsort(stable=True)  # as the page holds them
+    moved, truth = (m.pose(m.motion[2]).means for m in (again, person))
+    assert (moved - truth[order]).norm(dim=1).max() < 1e-4
+    assert set(again.speech) == set(person.speech)
+
+
+def test_what_is_no_page_of_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.html").write_text("<p>hello")
+    (tmp_path / "damaged.html").write_text("data:application/octet-stream;base64,AAAA")
+    (tmp_path / "other.bin").write_bytes(b"hello")
+    (tmp_path / "empty").mkdir()
+    for name, error, says in (
+        ("other.html", InputError, "holds no avatar"),
+        ("damaged.html", ArtifactError, "begins with"),
+        ("other.bin", ArtifactError, "begins with"),
+        ("empty", InputError, "avatar.gsth.bin: cannot be read"),
+    ):
+        with pytest.raises(error, match=says):
+            imported(tmp_path / name, tmp_path / "out")
+
+
 def test_nearest_triangle_is_nearest(person: Avatar) -> None:
     """Points just above known triangles find them."""
     verts, faces = person.shaped.rest, person.head.faces
@@ -63,7 +91,7 @@ def test_nearest_triangle_is_nearest(person: Avatar) -> None:
 
 def test_wrong_files_are_refused(person: Avatar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.obj").write_text("v 0 0 0")
-    with pytest.raises(InputError, match=r"want a \.glb, \.ply or \.spz"):
+    with pytest.raises(InputError, match=r"want a \.glb, \.bin, \.html, \.ply or \.spz"):
         imported(tmp_path / "a.obj", tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read"):
         imported(tmp_path / "none.ply", tmp_path / "out")

@@ -246,6 +246,77 @@ def test_in_a_headset_both_eyes_see_it_and_it_stands_before_the_wearer(
     assert headset.wrong() == []
 
 
+_CONTROLLER = """
+  globalThis.hand = device.controllers.right;
+  globalThis.frames = async (n) => {
+    for (const end = player.frame + n; player.frame < end; ) await new Promise((next) => setTimeout(next, 20));
+  };
+  globalThis.pull = async () => {
+    hand.updateButtonValue("trigger", 1);
+    await frames(3);
+    hand.updateButtonValue("trigger", 0);
+    await frames(3);
+  };
+  globalThis.where = () => player.headPoint(player.point.clone()).toArray();
+"""
+
+
+@pytest.mark.browser
+def test_controllers_move_the_wearer_turn_the_avatar_and_press_buttons(
+    headset: Any, light: Path, serve: Callable[[Path], str]
+) -> None:
+    """In AR, where the room shows through; a trigger on the floor teleports, on the panel presses."""
+    page = headset.open(f"{serve(light)}/index.html")
+    page.evaluate("player.setAlive(false); player.tuner.enabled = false")
+    page.locator("button", has_text="Enter AR").dispatch_event("click")
+    page.wait_for_function("player.headset.active && player.headset.placed && player.frame > 4")
+    assert page.evaluate("player.renderer.getClearAlpha()") == 0
+    page.evaluate(_CONTROLLER)
+    before = np.array(page.evaluate("where()"))
+    # From 1.4 m up, 60 degrees down: the floor is met 0.81 m ahead.
+    page.evaluate(
+        """async () => {
+          hand.position.set(0.2, 1.4, 0.5);
+          hand.quaternion.set(Math.sin(-Math.PI / 6), 0, 0, Math.cos(Math.PI / 6));
+          await frames(3);
+          await pull();
+        }"""
+    )
+    assert np.array(page.evaluate("where()")) - before == pytest.approx((0, 0, 1.4 / np.tan(np.pi / 3)), abs=0.02)
+    page.evaluate("player.headset.recenter()")
+    assert np.array(page.evaluate("where()")) == pytest.approx(before, abs=0.01)
+
+    pushed = """async ([x, y]) => {
+      hand.updateAxes("thumbstick", x, y);
+      await frames(6);
+      hand.updateAxes("thumbstick", 0, 0);
+      await frames(2);
+      return where();
+    }"""
+    nearer = np.array(page.evaluate(pushed, [0, -1]))  # pushed forward
+    assert 0.02 < nearer[2] - before[2] < 0.7 and nearer[:2] == pytest.approx(before[:2], abs=0.01)
+    turned = page.evaluate("player.stage.rotation.y")
+    still = np.array(page.evaluate(pushed, [1, 0]))
+    assert page.evaluate("player.stage.rotation.y") - turned > 0.02
+    assert still == pytest.approx(nearer, abs=0.01)  # it turns about its head
+
+    page.evaluate("player.headset.recenter()")
+    page.evaluate(
+        """async () => {
+          const { panel } = player.headset, at = panel.localToWorld(player.point.clone().set(-0.144, 0, 0.2));
+          hand.position.set(at.x, at.y, at.z);
+          hand.quaternion.set(...panel.quaternion.toArray());
+          await frames(3);
+          await pull();
+        }"""
+    )
+    assert page.evaluate("player.inTrack && player.headset.hovered === 0")  # the first button plays the film
+    page.evaluate("player.headset.leave()")
+    page.wait_for_function("!player.headset.active")
+    assert page.evaluate("player.renderer.getClearAlpha()") == 1
+    assert headset.wrong() == []
+
+
 def test_the_committed_player_is_what_its_source_gives(tmp_path: Path) -> None:
     if not (ROOT / "viewer" / "node_modules").is_dir():
         pytest.skip("the player's tools are absent: npm ci in viewer/")

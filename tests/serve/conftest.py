@@ -24,7 +24,7 @@ def _head() -> HeadModel:
     verts = torch.stack((xs.flatten(), ys.flatten(), torch.full((25,), -0.05)), -1)
     at = torch.arange(25).reshape(5, 5)
     a, b, c, d = at[:4, :4].flatten(), at[:4, 1:].flatten(), at[1:, 1:].flatten(), at[1:, :4].flatten()
-    faces = torch.cat((torch.stack((a, b, c), -1), torch.stack((a, c, d), -1)))
+    faces = torch.cat((torch.stack((a, c, b), -1), torch.stack((a, d, c), -1)))
     weights = torch.zeros(25, len(JOINTS))
     weights[:, 2] = 1
     names = ("browInnerUp", "eyeBlinkLeft", "jawOpen", "mouthSmileLeft")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,16 +13,17 @@ import numpy as np
 import pytest
 
 from gsth.errors import GsthError, InputError
-from gsth.serve import _panel, app
+from gsth.serve import _panel_face, _sources, app, protocol
 from gsth.serve.app import Page, ViewConfig
-from gsth.types import Notice
+from gsth.types import Done, Formed, Notice, Saved, Step
 
 pytest.importorskip("viser", reason="viser is absent: pip install 'gsth[viewer]'")
 
 SKIN = np.array((0.85, 0.6, 0.5)) * 255
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
+    "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
+    "--autoplay-policy=no-user-gesture-required --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 ).split()
 
 
@@ -116,7 +118,7 @@ def test_run_says_where_and_ends_on_interrupt(person: Any, monkeypatch: pytest.M
 
 def test_expressions_are_grouped_once_each() -> None:
     names = ("browInnerUp", "jawOpen", "mouthClose", "expr_3", "tongueOut")
-    assert _panel.grouped(names) == {
+    assert _panel_face.grouped(names) == {
         "Brows": ["browInnerUp"],
         "Jaw and tongue": ["jawOpen", "tongueOut"],
         "Mouth": ["mouthClose"],
@@ -124,74 +126,340 @@ def test_expressions_are_grouped_once_each() -> None:
     }
 
 
-def test_every_expression_has_a_slider(page: Page, person: Any) -> None:
-    assert sorted(page.panel.sliders) == sorted(person.head.expression_names)
+def test_sides_are_paired() -> None:
+    names = ("mouthSmileLeft", "mouthSmileRight", "jawLeft", "jawOpen")
+    assert _panel_face.mirror_of("mouthSmileLeft", names) == "mouthSmileRight"
+    assert _panel_face.mirror_of("mouthSmileRight", names) == "mouthSmileLeft"
+    assert _panel_face.mirror_of("jawLeft", names) is None
+    assert _panel_face.mirror_of("jawOpen", names) is None
 
 
-def test_speech_is_put_on_and_played(page: Page, person: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    drive = pytest.importorskip("gsth.drive.audio")
-    heard: list[bytes] = []
+def test_every_expression_has_a_slider_that_follows_the_session(page: Page, person: Any) -> None:
+    sliders = page.room.panel.face.sliders
+    assert sorted(sliders) == sorted(person.head.expression_names)
+    page.session.express("jawOpen", 0.4)
+    page.session.turn("head", 10, -5)
+    _until(lambda: sliders["jawOpen"].value == 0.4, "the slider", 5)
+    _until(lambda: page.room.panel.face.turns["head"]["pitch"].value == -5, "the turn", 5)
 
-    class Mumbling:
-        def __init__(self, wav: Path) -> None:
-            heard.append(wav.read_bytes())
 
-        def build(self, avatar: Any) -> Any:
-            return self
+def test_all_drivers_that_start_from_one_thing_are_there() -> None:
+    from gsth import registry
 
-        def stream(self) -> Iterator[Any]:
-            yield person.motion[2:5]
+    found = _sources.sources()
+    assert {"audio", "text", "motion", "video", "webcam"} <= set(found)
+    assert "script" in registry.names("drive") or "script" not in found
+    assert {n: s.wants and (s.wants.name, s.wants.kind) for n, s in found.items()}["text"] == ("text", "text")
+    assert found["webcam"].wants is None
 
-    monkeypatch.setattr(drive, "Config", Mumbling)
-    page.panel.speak("hello.wav", b"RIFF")
-    assert heard == [b"RIFF"]
-    assert page.session.frames == 3 and page.session.next_frame_s() is not None
-    # The page leaves out what is not visible, and would not play it.
-    assert page.panel._sound.visible
-    assert "base64,UklGRg==" in page.panel._sound.content
-    page.panel._pause()
-    assert page.panel._sound.content == "" and page.session.next_frame_s() is None
+
+def test_a_motion_file_is_played(page: Page, person: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    np.savez(path, expr=np.full((7, 1), 0.5), names=np.array(["jawOpen"]), fps=25.0)
+    page.room.given("wave.npz", "", path)
+    assert page.session.frames == 7 and page.session.transport.playing
+    assert float(page.session.moment().motion.expr[0, 2]) == 0.5
+    assert page.room.panel.drive.motion.value == "wave.npz"
+    page.room.panel.drive.play("tracked clip")
+    assert page.session.tracked
+
+
+@pytest.mark.parametrize("name", ["m.npz", "m.csv", "m.json", "x.wav", "x.png", "x.mp4"])
+def test_files_of_noise_are_refused_with_a_reason(page: Page, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(GsthError):
+        page.room.given(name, "", path)
+    assert page.session.tracked
+
+
+def test_the_idle_motion_lives(page: Page) -> None:
+    page.room.panel.drive.play("idle")
+    assert page.session.frames == 25 * 120 and page.session.transport.loop
+    assert float(page.session._motion.expr[:, 1].max()) > 0.5  # it blinks
+
+
+def test_only_so_many_motions_are_kept(page: Page, person: Any) -> None:
+    from gsth.serve._panel_drive import IDLE, MOST, TRACKED, Playable
+
+    for i in range(MOST + 5):
+        page.room.panel.drive.add(f"m{i}", Playable(person.motion[:2]))
+    kept = page.room.panel.drive.motion.options
+    assert kept[:2] == (TRACKED, IDLE) and kept[-1] == f"m{MOST + 4}" and len(kept) == MOST
+
+
+def test_presets_are_put_on_and_off(page: Page) -> None:
+    face = page.room.panel.face
+    assert face._presets
+    name, values = next(iter(face._presets.items()))
+    face.put_on(name)
+    assert page.session.overrides == values
+    face.put_on("as driven")
+    assert page.session.overrides == {}
+
+
+def test_a_state_goes_into_the_address_and_back(page: Page, person: Any) -> None:
+    from types import SimpleNamespace
+
+    here = SimpleNamespace(view=SimpleNamespace(orbit=page.room.optics.beside(30)))
+    page.session.express("jawOpen", 0.3)
+    page.session.turn("gaze", 10, 5)
+    page.session.set_speed(0.5)
+    packed = protocol.pack_state(page.room.state(here))
+    page.session.reset()
+    page.session.set_speed(1.0)
+    assert "camera" not in page.room.state(SimpleNamespace(view=SimpleNamespace(orbit=page.room.optics.home(1, 1))))
+    page.room.restore(protocol.unpack_state(packed))
+    assert page.session.overrides == {"jawOpen": 0.3} and page.session.turns["gaze"] == (10, 5, 0)
+    assert page.session.transport.speed == 0.5
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"face": {"jawOpen": "x"}},
+        {"face": {"nose": 1}},
+        {"face": [1]},
+        {"turns": {"head": [1, 2]}},
+        {"turns": {"head": [1, 2, None]}},
+        {"turns": {"torso": [1, 2, 3]}},
+        {"looks": {"mode": "x"}},
+        {"looks": {"mode": 3}},
+        {"looks": {"shell": "rm"}},
+        {"looks": {"split": "left"}},
+        {"looks": {"max_height": True}},
+        {"looks": {"background": ["a"]}},
+        {"speed": "fast"},
+        {"speed": 1e999},
+        {"camera": [1, 2]},
+        {"camera": [1, 2, 3, float("nan")]},
+    ],
+)
+def test_a_broken_state_is_refused_and_changes_nothing(page: Page, state: dict) -> None:
+    version = page.session.version
+    with pytest.raises(InputError):
+        page.room.restore(state)
+    assert page.session.version == version
+
+
+def test_another_head_to_compare_with_is_refused(person: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import dataclasses
+
+    from gsth.avatar import Avatar
+
+    strange = dataclasses.replace(person.head, id=dataclasses.replace(person.head.id, digest="f" * 16))
+    monkeypatch.setattr(Avatar, "load", lambda path: dataclasses.replace(person, head=strange))
+    with pytest.raises(InputError, match="stands on head"):
+        Page(person, ViewConfig(port=0, against=tmp_path))
+
+
+def test_other_machines_need_the_token(person: Any) -> None:
+    with Page(person, ViewConfig(port=0, host="0.0.0.0")) as page:
+        assert page.token is not None and f"?token={page.token}" in page.url
+        port = int(page.url.split(":")[2].split("/")[0])
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10)
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        assert opener.open(f"http://127.0.0.1:{port}/?token={page.token}", timeout=10).status == 200
+
+
+@pytest.mark.parametrize("name", ["ply", "splat", "spz", "web"])
+def test_what_is_exported_is_a_file_or_folder(page: Page, tmp_path: Path, name: str) -> None:
+    out = page.room.panel.save.exported(name, tmp_path)
+    assert out.parent == tmp_path and out.exists()
+
+
+def test_training_is_watched_kept_branched_and_stopped(person: Any, tmp_path: Path) -> None:
+    from gsth.serve import watch
+
+    closed, out, work = [], tmp_path / "me.avatar", tmp_path / "me.avatar.work"
+    work.mkdir()
+    (work / "checkpoint").write_text("x")
+
+    def training() -> Iterator[Any]:
+        try:
+            for step in range(20, 2000, 20):
+                yield Step("train", step, 2000, {"loss": 1 / step, "psnr_db": step / 100})
+                yield Formed(step, lambda: person)
+        finally:
+            closed.append(True)
+
+    seen: list[Any] = []
+    original = watch.Desk.stepped
+
+    def stepped(desk: Any, step: Step) -> None:
+        original(desk, step)
+        if step.done == 100:
+            person_kept = desk.keep()
+            assert person_kept.name == "me-step80.avatar"
+            desk.branch()
+        if step.done == 140:
+            desk.stopped.set()
+
+    watch.Desk.stepped = stepped  # type: ignore[method-assign]
+    try:
+        seen = list(watch.watched(training(), out, work, ViewConfig(port=0)))
+    finally:
+        watch.Desk.stepped = original  # type: ignore[method-assign]
+    assert closed == [True]
+    assert sum(isinstance(e, Step) for e in seen) == 7
+    assert [e.path.name for e in seen if isinstance(e, Saved)] == ["me-step80.avatar"]
+    assert (tmp_path / "me-step80.avatar" / "meta.json").exists()
+    assert (tmp_path / "me-branch80.avatar.work" / "checkpoint").read_text() == "x"
+    texts = [e.text for e in seen if isinstance(e, Notice)]
+    assert "http://127.0.0.1:" in texts[0] and "me-branch80.avatar" in texts[1] and "stopped" in texts[2]
+
+
+def test_training_goes_on_where_the_viewer_cannot(person: Any, tmp_path: Path) -> None:
+    from gsth.serve import watch
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        config = ViewConfig(port=other.getsockname()[1])
+        events = iter([Formed(1, lambda: person), Formed(2, lambda: person), Done(tmp_path)])
+        seen = list(watch.watched(events, tmp_path / "a", tmp_path / "w", config))
+    assert isinstance(seen[0], Notice) and "training goes on without" in seen[0].text
+    assert [type(e) for e in seen[1:]] == [Formed, Done]
+
+
+# ---------------------------------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture
+def tab(chromium: Any) -> Iterator[Any]:
+    """A page that must not say anything is wrong."""
+    tab = chromium.new_page(viewport={"width": 900, "height": 500})
+    wrong: list[str] = []
+    tab.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda e: wrong.append(str(e)))
+    yield tab
+    tab.close()
+    assert wrong == []
+
+
+def _tone(seconds: float, fps: float = 25.0) -> Any:
+    from gsth.drive import Sound
+
+    samples = 0.3 * np.sin(np.arange(round(seconds * 16000)) * 0.2)
+    return Sound(samples.astype(np.float32), 16000)
 
 
 @pytest.mark.browser
-def test_the_face_is_seen_and_a_slider_moves_it(page: Page, chromium: Any) -> None:
-    tab = chromium.new_page(viewport={"width": 900, "height": 500})
-    try:
-        tab.goto(page.url)
-        before = _until(lambda: _face(tab), "the face")
-        tab.get_by_text("Expression", exact=True).click()
-        tab.get_by_text("Jaw and tongue", exact=True).click()
-        slider = tab.get_by_role("slider").last
-        slider.focus()
-        slider.press("End")
-        _until(lambda: bool(page.session.moment().motion.expr[0, 2] == 1.0), "the slider to arrive")
-        chin = np.flatnonzero(before.any(1)).max()
-        _until(lambda: bool(np.flatnonzero(_skin(_shot(tab)).any(1)).max() > chin + 10), "the chin to fall")
-        assert "32 splats" in tab.content()
-    finally:
-        tab.close()
+def test_the_face_is_seen_soon_and_a_slider_moves_it(page: Page, tab: Any) -> None:
+    tab.goto(page.url)
+    before = _until(lambda: _face(tab), "the face")
+    tab.get_by_role("tab", name="Face").click()
+    tab.get_by_text("Jaw and tongue", exact=True).click()
+    slider = tab.get_by_role("slider").last
+    slider.focus()
+    slider.press("End")
+    _until(lambda: bool(page.session.moment().motion.expr[0, 2] == 1.0), "the slider to arrive")
+    chin = np.flatnonzero(before.any(1)).max()
+    _until(lambda: bool(np.flatnonzero(_skin(_shot(tab)).any(1)).max() > chin + 10), "the chin to fall")
+    assert "32 splats" in tab.content()
+    _until(lambda: "jawOpen 1.00" in tab.content() or "Inside what training saw" in tab.content(), "the meter")
+    _until(lambda: len(tab.url.partition("#")[2]) > 10, "the state in the address")
+    tab.mouse.move(*[slider.bounding_box()[k] + 3 for k in ("x", "y")])
+    tab.mouse.wheel(0, 120)
+    _until(lambda: page.session.overrides.get("jawOpen") == pytest.approx(0.99), "the wheel's fine step")
 
 
 @pytest.mark.browser
-def test_the_first_view_is_the_videos_and_turning_leaves_it(page: Page, person: Any, chromium: Any) -> None:
-    tab = chromium.new_page(viewport={"width": 900, "height": 500})
-    try:
-        tab.goto(page.url)
-        skin = _until(lambda: _face(tab), "the face")
-        from gsth import render
+def test_speech_sounds_in_step_with_the_pictures(page: Page, person: Any, tab: Any) -> None:
+    from gsth.serve._panel_drive import Playable
 
-        want = render.render(person.pose(person.motion[0]), person.cameras, background=person.plate)
-        rows, columns = (np.flatnonzero(_skin(want.rgb[0].numpy() * 255).any(axis)) for axis in (1, 0))
-        got_rows, got_columns = (np.flatnonzero(skin.any(axis)) for axis in (1, 0))
-        canvas = tab.locator("canvas").first.bounding_box()
-        scale = min(canvas["width"], canvas["height"]) / 96
-        x0, y0 = canvas["x"] + (canvas["width"] - 96 * scale) / 2, canvas["y"] + (canvas["height"] - 96 * scale) / 2
-        assert got_rows.min() == pytest.approx(y0 + rows.min() * scale, abs=2 * scale)
-        assert got_columns.min() == pytest.approx(x0 + columns.min() * scale, abs=2 * scale)
-        tab.mouse.move(150, 400)
-        tab.mouse.down()
-        tab.mouse.move(290, 400, steps=5)
-        tab.mouse.up()
-        _until(lambda: bool(_skin(_shot(tab)).sum() < 0.9 * skin.sum()), "the face to turn away")
-    finally:
-        tab.close()
+    tab.goto(page.url)
+    _until(lambda: _face(tab), "the face")
+    motion = person.motion
+    motion = motion.replace(
+        expr=motion.expr.repeat(20, 1),
+        joints=motion.joints.repeat(20, 1, 1),
+        T_world_head=motion.T_world_head.repeat(20, 1),
+    )
+    page.room.panel.drive.add("hello", Playable(motion, _tone(8), loop=False))
+    _until(lambda: tab.evaluate("gsthPage.sound.currentTime") > 1.5, "the sound to run")
+    off = min(abs(tab.evaluate("gsthPage.sound.currentTime - gsthPage.expected()")) for _ in range(5))
+    assert off < 0.15
+    tab.keyboard.press("Space")
+    _until(lambda: tab.evaluate("gsthPage.sound.paused"), "the pause")
+    page.session.seek(175)
+    page.session.play()
+    _until(lambda: tab.evaluate("gsthPage.sound.currentTime") > 6.9, "the sound to be wound")
+
+
+@pytest.mark.browser
+def test_shortcuts_and_their_help(page: Page, tab: Any) -> None:
+    tab.goto(page.url)
+    _until(lambda: _face(tab), "the face")
+    tab.keyboard.press("?")
+    assert tab.get_by_text("hold to speak").is_visible()
+    tab.keyboard.press("Escape")
+    assert not tab.get_by_text("hold to speak").is_visible()
+    tab.keyboard.press("v")
+    _until(lambda: page.session.style.mode == "alpha", "the next kind of picture")
+    tab.keyboard.press("]")
+    _until(lambda: page.session.transport.speed == 1.25, "the speed")
+
+
+@pytest.mark.browser
+def test_a_recording_is_downloaded(page: Page, tab: Any, tmp_path: Path) -> None:
+    from gsth import media
+
+    tab.goto(page.url)
+    _until(lambda: _face(tab), "the face")
+    page.session.load(page.session.avatar.motion, sound=_tone(0.4))
+    page.session.play()
+    tab.keyboard.press("r")
+    _until(lambda: page.room.panel.save._recorders, "the recording to begin")
+    time.sleep(1)
+    with tab.expect_download(timeout=60_000) as download:
+        tab.keyboard.press("r")
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    clip = media.probe(path)
+    assert clip.frames > 10 and clip.wav is not None
+    assert float(np.abs(media.sound(path)).max()) > 0.1
+
+
+@pytest.mark.browser
+def test_two_visitors_have_two_cameras_and_come_back_after_a_restart(person: Any, chromium: Any) -> None:
+    with Page(person, ViewConfig(port=0)) as page:
+        port = int(page.url.rsplit(":", 1)[1])
+        one, two = (chromium.new_page(viewport={"width": 700, "height": 400}) for _ in range(2))
+        one.goto(page.url)
+        two.goto(page.url)
+        _until(lambda: len(page._rooms) == 2, "both visitors")
+        _until(lambda: _face(one), "the face")
+        one.mouse.move(100, 250)
+        one.mouse.down()
+        one.mouse.move(260, 250, steps=5)
+        one.mouse.up()
+        orbits = lambda: [v.view.orbit for v in page.room._visitors.values()]  # noqa: E731
+        home = page.room.optics.is_home
+        _until(lambda: sorted(map(home, orbits())) == [False, True], "one to turn away")
+        two.close()
+    _until(lambda: "connection lost" in one.inner_text("#gsth-status"), "the loss to be told")
+    with Page(person, ViewConfig(port=port)) as page:
+        _until(lambda: page._rooms, "the page to come back")
+        _until(lambda: one.inner_text("#gsth-status") == "", "the end of the trouble")
+        # It loads itself anew for another server, so its first visit may be a short one.
+        visitors = page.room._visitors
+        _until(lambda: any(v.view._shown is not None for v in tuple(visitors.values())), "a picture for it")
+        one.close()
+
+
+@pytest.mark.browser
+def test_the_first_view_is_the_videos_and_turning_leaves_it(page: Page, person: Any, tab: Any) -> None:
+    from gsth import render
+
+    tab.goto(page.url)
+    skin = _until(lambda: _face(tab), "the face")
+    want = render.render(person.pose(person.motion[0]), person.cameras, background=person.plate)
+    rows, columns = (np.flatnonzero(_skin(want.rgb[0].numpy() * 255).any(axis)) for axis in (1, 0))
+    got_rows, got_columns = (np.flatnonzero(skin.any(axis)) for axis in (1, 0))
+    canvas = tab.locator("canvas").first.bounding_box()
+    scale = min(canvas["width"], canvas["height"]) / 96
+    x0, y0 = canvas["x"] + (canvas["width"] - 96 * scale) / 2, canvas["y"] + (canvas["height"] - 96 * scale) / 2
+    assert got_rows.min() == pytest.approx(y0 + rows.min() * scale, abs=2 * scale)
+    assert got_columns.min() == pytest.approx(x0 + columns.min() * scale, abs=2 * scale)

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import math
+
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gsth import math3d
 from gsth.errors import InputError
-from gsth.serve.session import Session, Style
+from gsth.serve.session import MAX_GAZE_RAD, Session, Style
 from gsth.types import HeadId
 
 
@@ -150,7 +156,107 @@ def test_wrong_names_are_refused_with_what_there_is(session: Session, person) ->
         session.express("jawopen", 1.0)
     with pytest.raises(InputError, match="gaze, head, neck"):
         session.turn("torso", 1, 1)
-    with pytest.raises(InputError, match="video, grey"):
+    with pytest.raises(InputError, match="video, image, grey"):
         session.style = Style("plaid")
     with pytest.raises(InputError, match="stands on madeup"):
         session.load(person.motion.replace(head=HeadId("other", "1", "f" * 16)))
+
+
+def test_speed_stretches_time_and_keeps_the_place(session: Session, clock: Clock) -> None:
+    session.play()
+    clock.now += 2.2 / 25
+    session.set_speed(0.5)
+    assert session.moment().frame == 2
+    clock.now += 4 / 25
+    assert session.moment().frame == 4
+    assert session.next_frame_s() == pytest.approx(0.8 / 25 / 0.5, abs=2e-3)
+    session.set_speed(99)
+    assert session.transport.speed == 4.0
+
+
+def test_the_eyes_look_at_a_point_as_far_as_they_can(session: Session, person) -> None:
+    eye = person.shaped.pivots[3] + session.moment().motion.T_world_head[0, 4:]
+    session.look_at((float(eye[0]) + 0.1, float(eye[1]), float(eye[2]) - 0.4))
+    gaze = math3d.quat_rotate(session.moment().motion.joints[0, 3], torch.tensor((0.0, 0.0, -1.0)))
+    assert torch.allclose(gaze, torch.nn.functional.normalize(torch.tensor((0.1, 0.0, -0.4)), dim=0), atol=1e-4)
+    session.look_at((5.0, 0.0, 0.0))
+    gaze = math3d.quat_rotate(session.moment().motion.joints[0, 3], torch.tensor((0.0, 0.0, -1.0)))
+    assert gaze[0] == pytest.approx(math.sin(MAX_GAZE_RAD), abs=1e-3)
+    session.look_at(None)
+    assert torch.equal(session.moment().motion.joints, person.motion[0].joints)
+
+
+def test_the_gaze_allows_for_a_turned_head(session: Session) -> None:
+    session.turn("head", 20, 0)
+    session.look_at((0.02, -0.05, -2.0))
+    joints = session.moment().motion.joints[0]
+    gaze = math3d.quat_rotate(math3d.quat_mul(joints[2], joints[3]), torch.tensor((0.0, 0.0, -1.0)))
+    assert abs(float(gaze[0])) < 0.02
+
+
+def test_the_end_is_told(session: Session, clock: Clock) -> None:
+    session.set_loop(False)
+    session.play()
+    heard = []
+    session.listen(lambda: heard.append(session.transport.playing))
+    clock.now += 60
+    session.moment()
+    assert heard == [False]
+
+
+def test_another_state_of_the_avatar_is_worn(session: Session, person) -> None:
+    session.seek(3)
+    bald = dataclasses.replace(person, splats=person.splats.replace(logit_opacities=person.splats.logit_opacities - 9))
+    before = session.splats(session.moment())
+    session.wear(bald)
+    assert session.moment().frame == 3
+    assert float(session.splats(session.moment()).opacities.max()) < float(before.opacities.max()) / 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_no_number_is_refused_and_changes_nothing(session: Session, bad: float) -> None:
+    version = session.version
+    for attempt in (
+        lambda: session.express("jawOpen", bad),
+        lambda: session.turn("head", bad, 0),
+        lambda: session.look_at((bad, 0.0, 0.0)),
+        lambda: session.set_speed(bad),
+    ):
+        with pytest.raises(InputError):
+            attempt()
+    assert session.version == version
+
+
+@pytest.mark.parametrize(
+    "looks", [{"mode": "x"}, {"overlay": "x"}, {"compare": "x"}, {"split": 2.0}, {"max_height": 1}]
+)
+def test_unknown_looks_are_refused(looks: dict) -> None:
+    with pytest.raises(InputError):
+        Style(**looks)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(allow_nan=True)), max_size=12))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_order_of_controls_leaves_a_session_that_draws(person, steps: list[tuple[int, float]]) -> None:
+    clock = Clock()
+    session = Session(person, clock=clock)
+    for what, value in steps:
+        clock.now += 0.05
+        with contextlib.suppress(InputError):
+            (
+                session.play,
+                session.pause,
+                lambda value=value: session.seek(int(value) if math.isfinite(value) else 3),
+                lambda value=value: session.set_speed(value),
+                lambda value=value: session.set_loop(value > 0),
+                lambda value=value: session.express("jawOpen", value),
+                lambda value=value: session.turn("head", value, -value, value),
+                lambda value=value: session.look_at((value, 0.0, -1.0)),
+                session.reset,
+                lambda: session.load(person.motion[2:4]),
+            )[what]()
+    moment = session.moment()
+    assert 0 <= moment.frame < session.frames
+    assert bool(torch.isfinite(session.splats(moment).means).all())
+    wait = session.next_frame_s()
+    assert wait is None or 0 < wait < 1

@@ -8,7 +8,9 @@ import torch
 
 from gsth import math3d, render
 from gsth.serve import _view
-from gsth.serve._view import SETTLE_S, Optics, Orbit, View
+from gsth.serve._optics import Optics, Orbit
+from gsth.serve._paint import Painter
+from gsth.serve._view import SETTLE_S, View
 from gsth.serve.session import Session, Style
 
 
@@ -38,7 +40,7 @@ def session(person, clock: Clock) -> Session:
 
 @pytest.fixture
 def view(session: Session, optics: Optics, clock: Clock) -> View:
-    return View(session, optics, clock)
+    return View(session, Painter(optics), clock)
 
 
 def _beside(optics: Optics, degrees: float, width: int = 96, height: int = 96) -> Orbit:

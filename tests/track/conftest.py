@@ -14,6 +14,7 @@ from gsth.track import _points
 from gsth.track._fit import Observed
 from gsth.track._landmarks import Detections
 from gsth.track._rig import LandmarkRig, Pose
+from gsth.track._signs import Signs
 from gsth.types import Clip, HeadId
 
 FOCAL, SIDE = 700.0, 256.0
@@ -146,5 +147,5 @@ def seen(clip: Clip) -> Detections:
     seen.points[:] = face + rng.normal(0, 1, (clip.frames, 1, 2))
     seen.found[:] = True
     seen.thumbs[:] = rng.integers(0, 255, seen.thumbs.shape[1:], dtype=np.uint8)
-    seen.sharpness[:], seen.light[:] = 200.0, 130.0
+    seen.signs[:] = Signs(sharpness=200, light=130, side=1.1, eyes=0.9, lips=12)
     return seen

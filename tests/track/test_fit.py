@@ -11,7 +11,7 @@ from gsth import math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel
 from gsth.track import _points
-from gsth.track._fit import STAGES, Fit, Fitted, Observed, Stage
+from gsth.track._fit import STAGES, Fit, Fitted, Observed, Stage, Weights
 from gsth.track._rig import LandmarkRig, Pose
 from gsth.types import Step
 
@@ -138,3 +138,18 @@ def test_weights_of_landmarks() -> None:
     w = landmark_weights()
     assert w.shape == (_points.COUNT,) and abs(float(w.sum()) - 1) < 1e-5
     assert w[13] > w[50] > w[10]
+
+
+def test_the_detectors_own_scores_pull_where_it_tells_them(made_up: HeadModel, observed: Observed) -> None:
+    """Cheeks that no landmark shows, an action (tongueOut) that costs: the detector's word decides."""
+    scores = torch.full((len(observed.points), len(made_up.expression_names)), float("nan"))
+    index = made_up.expression_names.index("tongueOut")
+    scores[:30, index] = 0.9
+    outcome = []
+    for told in (None, scores):
+        fit = Fit(made_up, replace(observed, scores=told), 48)
+        list(fit.run((Stage("how", "all", ("root", "place", "expr"), 40, Weights(scores=2.0)),)))
+        outcome.append(fit.result().motion.expr[:, index])
+    plain, pulled = outcome
+    assert pulled[:30].mean() > plain[:30].mean() + 0.2 and pulled.isfinite().all()
+    assert (pulled[32:] - plain[32:]).abs().mean() < 0.1

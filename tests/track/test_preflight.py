@@ -18,6 +18,29 @@ def said(clip: Clip, seen: Detections) -> str:
     return "\n".join(n.text for n in _preflight.judge(clip, seen))
 
 
+def changed(seen: Detections, frames: range = range(60), **signs: float) -> Detections:
+    """Other signs in some frames."""
+    for name, value in signs.items():
+        seen.sign(name)[frames.start : frames.stop] = value
+    return seen
+
+
+def test_lips_pressed_for_a_moment_are_not_hidden_and_grey_clips_tell_nothing(clip: Clip, seen: Detections) -> None:
+    assert said(clip, changed(seen, range(10, 13), lips=1)) == ""
+    changed(seen, lips=0.5)
+    assert not _preflight.mouth_hidden(changed(seen, range(10, 40), lips=0.1), 25).any()
+
+
+def test_stretches_of_a_clip_are_judged_by_their_own_times(clip: Clip, seen: Detections) -> None:
+    """Between two stretches everything may change; within one, a jump is a cut."""
+    some = replace(seen, frame_ids=np.concatenate((np.arange(30), np.arange(1000, 1030))))
+    some.points[30:] += 100
+    assert said(replace(clip, frames=2000), some) == ""
+    some.points[45:] += 100
+    with pytest.raises(InputError, match=r"at 40\.60 s \(frame 1015\)"):
+        said(replace(clip, frames=2000), some)
+
+
 def test_a_good_clip_passes_in_silence(clip: Clip, seen: Detections) -> None:
     assert said(clip, seen) == ""
 
@@ -73,8 +96,11 @@ def test_a_flash_is_no_cut(clip: Clip, seen: Detections) -> None:
     [
         (lambda c, s: (replace(c, fps=12.0), s), "frames/s is low"),
         (lambda c, s: (replace(c, wav=None), s), "no sound"),
-        (lambda c, s: (c, replace(s, sharpness=s.sharpness * 0.05)), "blurred"),
-        (lambda c, s: (c, replace(s, light=s.light * 0.2)), "dark"),
+        (lambda c, s: (c, changed(s, sharpness=10)), "blurred"),
+        (lambda c, s: (c, changed(s, light=30)), "dark"),
+        (lambda c, s: (c, changed(s, side=3)), "light from one side (one cheek is 3.0 times brighter)"),
+        (lambda c, s: (c, changed(s, eyes=0.3)), "dark glasses"),
+        (lambda c, s: (c, changed(s, range(10, 35), lips=1)), "covers the mouth at 0.40 s to 1.40 s:"),
         (lambda c, s: (c, replace(s, points=s.points * 0.5)), "face is small"),
         (lambda c, s: (c, replace(s, found=np.arange(60) % 10 > 0)), "no face in 6 of 60 frames"),
     ],

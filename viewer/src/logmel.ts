@@ -12,7 +12,8 @@ const LOW_HZ = 60, HIGH_HZ = 7600;
 const PRE_EMPHASIS = 0.97;
 const FLOOR = 1e-5;
 const CENTRE = -5, SPREAD = 3;
-const SILENT_DB = -65;
+/** Sound that never rises above this is silence. */
+export const SILENT_DB = -65;
 const GATE_DB = 22;
 /** Every feature in digital silence. */
 export const FLOOR_FEATURE = (Math.log(FLOOR) - CENTRE) / SPREAD;
@@ -116,24 +117,8 @@ export function speechLevel(samples: Float32Array): number {
   return gatedLevel(loudness(samples));
 }
 
-/** Which columns hold sound, gaps under 150 ms closed. */
-export function activeColumns(samples: Float32Array): Uint8Array {
-  const db = loudness(samples), loud = loudest(db);
-  const active = Uint8Array.from(db, (x) => (x > loud - GATE_DB && loud >= SILENT_DB ? 1 : 0));
-  return spreadOnes(spreadOnes(active, 7, 1), 7, 0);
-}
-
-/** `value` wins wherever it stands within `reach` of a column. */
-export function spreadOnes(flags: Uint8Array, reach: number, value: 0 | 1): Uint8Array {
-  const out = flags.slice();
-  for (let i = 0; i < flags.length; i++) {
-    if (flags[i] === value) out.fill(value, Math.max(0, i - reach), i + reach + 1);
-  }
-  return out;
-}
-
 /** Level of each whole 10 ms, smoothed over three, dB of full scale. */
-export function loudness(samples: Float32Array): Float32Array {
+function loudness(samples: Float32Array): Float32Array {
   const count = Math.floor(samples.length / HOP);
   const power = new Float64Array(count);
   for (let c = 0; c < count; c++) {
@@ -148,7 +133,7 @@ export function loudness(samples: Float32Array): Float32Array {
 }
 
 /** Level of the columns within 22 dB of the loudest 100 ms. */
-export function gatedLevel(db: Float32Array): number {
+function gatedLevel(db: Float32Array): number {
   const loud = loudest(db);
   if (loud < SILENT_DB) return -Infinity;
   let sum = 0, count = 0;

@@ -19,6 +19,9 @@ const HEAD_SPEED = 2.5;
 /** Steps of speech that may be heard in one frame beyond what it needs. */
 const AHEAD_STEPS = 12;
 const AHEAD_S = 2;
+/** How far a fully accented syllable raises the brows, and lowers the head, rad (gsth/drive/_speaking.py). */
+const BROWS: Readonly<Record<string, number>> = { browInnerUp: 0.22, browOuterUpLeft: 0.16, browOuterUpRight: 0.16 };
+const NOD_RAD = 0.028;
 
 export class Performer {
   /** This frame. */
@@ -35,6 +38,8 @@ export class Performer {
   private clock: Clock | null = null;
   private readonly base: Pose;
   private readonly held: Float32Array;
+  /** By expression: how far an accent raises it. */
+  private readonly lift: Float32Array;
   private readonly target = new Float32Array(3);
   private looking = 0;
   private lookAmount = 0;
@@ -52,6 +57,7 @@ export class Performer {
     this.pose = emptyPose(rig);
     this.base = emptyPose(rig);
     this.held = new Float32Array(rig.expressions.length).fill(Number.NaN);
+    this.lift = Float32Array.from(rig.expressions, (name) => BROWS[name] ?? 0);
     this.idle = new Idle(rig.expressions, track, seed);
   }
 
@@ -105,7 +111,8 @@ export class Performer {
       if (this.trackShare < 1) this.idle.wander(time, pose);
     }
     for (let e = 0; e < this.held.length; e++) {
-      if (!Number.isNaN(this.held[e]!)) pose.expr[e] = this.held[e]!;
+      const value = this.held[e]!;
+      if (value === value) pose.expr[e] = value; // not NaN; Number.isNaN would box each number
     }
     this.lookAmount = approach(this.lookAmount, this.lookWanted(), dt / FADE_S);
     if (this.lookAmount > 0) this.gaze(dt);
@@ -136,7 +143,16 @@ export class Performer {
         const e = this.voice.moved[i]!;
         pose.expr[e]! += (this.base.expr[e]! - pose.expr[e]!) * this.speechShare;
       }
+      if (this.alive) this.accent(speech.accent(now) * this.speechShare * (1 - this.trackShare));
     }
+  }
+
+  /** Louder syllables raise the brows and lower the head. */
+  private accent(amount: number): void {
+    const { pose, lift, quat } = this;
+    for (let e = 0; e < lift.length; e++) pose.expr[e] = Math.min(1, pose.expr[e]! + lift[e]! * amount);
+    rotvecToQuat(quat, 0, NOD_RAD * this.idle.sway * amount, 0, 0);
+    quatMul(pose.joints, HEAD * 4, pose.joints, HEAD * 4, quat, 0);
   }
 
   /** Turn head and eyes to the target (a face looks along -z of its joints, y is down). */

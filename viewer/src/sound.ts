@@ -5,8 +5,8 @@ import { Live, Resampler } from "./speech";
 
 /** Pieces that the worklet sends, s. */
 const PIECE_S = 0.02;
-/** What a stream's picture waits for beyond the voice's own delay: one piece, messages, one frame. */
-const SLACK_S = 0.06;
+/** What a stream's picture waits for beyond the voice's own delay: a piece, four columns, messages, a frame. */
+const SLACK_S = 0.08;
 
 const WORKLET = `registerProcessor("gsth-tap", class extends AudioWorkletProcessor {
   constructor(options) {

@@ -1,24 +1,9 @@
 /** Sound to mouth curves in time: a whole recording, or a stream as it comes. */
 
-import {
-  activeColumns,
-  BANDS,
-  COLUMNS_HZ,
-  feature,
-  FLOOR_FEATURE,
-  gatedLevel,
-  HOP,
-  MARGIN,
-  MelColumn,
-  speechLevel,
-  spreadOnes,
-  WINDOW,
-} from "./logmel";
-import { clamp, smooth } from "./math";
+import { COLUMNS_HZ, HOP, MARGIN, speechLevel, WINDOW } from "./logmel";
+import { clamp } from "./math";
+import { StepStream } from "./steps";
 import { STEPS_HZ, type Voice } from "./voice";
-
-/** The mouth may leave its rest this many steps before sound and after it. */
-const LEAD_STEPS = 8;
 
 /** Mouth curves that can be asked for at a time of their sound. */
 export interface Speech {
@@ -26,9 +11,11 @@ export interface Speech {
   readonly seconds: number;
   /** Write the face at a time, s, into expressions; false where nothing is known of that time. */
   sample(time: number, expr: Float32Array): boolean;
+  /** How accented the syllable at a time is, 0 to 1. */
+  accent(time: number): number;
 }
 
-/** Offsets from rest of the last `capacity` steps. */
+/** The last `capacity` steps: offsets from rest, and the accent. */
 class Curves {
   private readonly values: Float32Array;
   private readonly width: number;
@@ -39,28 +26,37 @@ class Curves {
     private readonly voice: Voice,
     private readonly capacity: number,
   ) {
-    this.width = voice.moved.length;
+    this.width = voice.moved.length + 1;
     this.values = new Float32Array(capacity * this.width);
   }
 
-  add(offsets: Float32Array, amount: number): void {
+  add(offsets: Float32Array, awake: number, accent: number): void {
     const at = (this.count++ % this.capacity) * this.width;
-    for (let i = 0; i < this.width; i++) this.values[at + i] = amount * offsets[i]!;
+    for (let i = 0; i < offsets.length; i++) this.values[at + i] = awake * offsets[i]!;
+    this.values[at + offsets.length] = awake * accent;
+  }
+
+  sample(time: number, expr: Float32Array): boolean {
+    if (this.count === 0) return false;
+    const { moved, rest } = this.voice, at = this.place(time);
+    for (let k = 0; k < moved.length; k++) expr[moved[k]!] = clamp(rest[moved[k]!]! + this.between(at, k), 0, 1);
+    return true;
+  }
+
+  accent(time: number): number {
+    return this.count === 0 ? 0 : this.between(this.place(time), this.width - 1);
+  }
+
+  /** In steps, from the middle of the first. */
+  private place(time: number): number {
+    return clamp(time * STEPS_HZ - 0.5, Math.max(0, this.count - this.capacity), this.count - 1);
   }
 
   /** Linear between the middles of steps. */
-  sample(time: number, expr: Float32Array): boolean {
-    if (this.count === 0) return false;
-    const first = Math.max(0, this.count - this.capacity);
-    const at = clamp(time * STEPS_HZ - 0.5, first, this.count - 1);
+  private between(at: number, channel: number): number {
     const a = Math.floor(at), b = Math.min(a + 1, this.count - 1), amount = at - a;
-    const i = (a % this.capacity) * this.width, j = (b % this.capacity) * this.width;
-    const { moved, rest } = this.voice;
-    for (let k = 0; k < this.width; k++) {
-      const offset = this.values[i + k]! * (1 - amount) + this.values[j + k]! * amount;
-      expr[moved[k]!] = clamp(rest[moved[k]!]! + offset, 0, 1);
-    }
-    return true;
+    const i = (a % this.capacity) * this.width + channel, j = (b % this.capacity) * this.width + channel;
+    return this.values[i]! * (1 - amount) + this.values[j]! * amount;
   }
 }
 
@@ -70,25 +66,18 @@ export class Recording implements Speech {
   /** Steps of 20 ms. */
   readonly steps: number;
   private readonly curves: Curves;
-  private readonly column = new MelColumn();
-  private readonly level: number;
-  private readonly awake: Float32Array;
-  private readonly features = new Float32Array(2 * BANDS);
-  private readonly offsets: Float32Array;
-  private heard = 0;
+  private readonly stream: StepStream;
+  private column = 0;
 
   /** Mono samples at 16 kHz. The voice is this recording's alone until `finished`. */
   constructor(
-    private readonly voice: Voice,
+    voice: Voice,
     private readonly samples: Float32Array,
   ) {
-    this.seconds = (samples.length / HOP) / COLUMNS_HZ;
+    this.seconds = samples.length / HOP / COLUMNS_HZ;
     this.steps = Math.max(1, Math.ceil(samples.length / HOP / 2));
-    this.level = speechLevel(samples);
-    this.awake = awake(activeColumns(samples), this.steps);
     this.curves = new Curves(voice, this.steps);
-    this.offsets = new Float32Array(voice.moved.length);
-    voice.reset();
+    this.stream = new StepStream(voice, speechLevel(samples), (by, awake, accent) => this.curves.add(by, awake, accent));
   }
 
   get finished(): boolean {
@@ -104,61 +93,36 @@ export class Recording implements Speech {
   advance(time: number, steps: number): void {
     while (!this.finished && this.known < time && steps-- > 0) {
       for (let c = 0; c < 2; c++) {
-        const column = 2 * this.heard + c;
-        const inside = column * HOP < this.samples.length;
-        if (inside) this.column.measure(this.samples, column * HOP - MARGIN, this.features, c * BANDS);
-        for (let k = c * BANDS; k < (c + 1) * BANDS; k++) {
-          this.features[k] = inside ? feature(this.features[k]!, this.level) : FLOOR_FEATURE;
-        }
+        const at = this.column++ * HOP;
+        if (at < this.samples.length) this.stream.hear(this.samples, at - MARGIN);
+        else this.stream.hush();
       }
-      this.voice.step(this.features, 0, this.offsets, 0);
-      const step = this.heard++ - this.voice.delay;
-      if (step >= 0) this.curves.add(this.offsets, this.awake[step]!);
     }
   }
 
   sample(time: number, expr: Float32Array): boolean {
     return this.curves.sample(time, expr);
   }
+
+  accent(time: number): number {
+    return this.curves.accent(time);
+  }
 }
 
-/** How far the mouth may leave its rest in each step: 1 around sound, 0 in silence, smooth between. */
-function awake(active: Uint8Array, steps: number): Float32Array {
-  const sound = Uint8Array.from({ length: steps }, (_, k) => active[2 * k]! | active[2 * k + 1]!);
-  const wide = spreadOnes(sound, LEAD_STEPS, 1);
-  const half = LEAD_STEPS >> 1;
-  return Float32Array.from(wide, (_, k) => {
-    let sum = 0, count = 0;
-    for (let i = Math.max(0, k - half); i <= Math.min(steps - 1, k + half); i++, count++) sum += wide[i]!;
-    return smooth(sum / count);
-  });
-}
-
-const LEVEL_COLUMNS = 10 * COLUMNS_HZ;
-const LEVEL_EVERY = 10;
-const GATE_DB = 22;
-/** A microphone's silence is noise; what never rises above this is not speech. */
+/** A microphone's silence is noise; what never rises above this is not speech, dB of full scale. */
 const QUIET_DB = -50;
 
 /** A stream, as it comes; curves are known `delay` steps late. */
 export class Live implements Speech {
   readonly seconds = Infinity;
   private readonly curves: Curves;
-  private readonly column = new MelColumn();
-  private readonly buffer = new Float32Array(WINDOW + 2 * HOP);
+  private readonly stream: StepStream;
+  private readonly buffer = new Float32Array(WINDOW);
   private filled = MARGIN;
-  private readonly db = new Float32Array(LEVEL_COLUMNS).fill(-120);
-  private columns = 0;
-  private level = -Infinity;
-  private quietFor = 1000;
-  private open = 0;
-  private readonly features = new Float32Array(2 * BANDS);
-  private readonly offsets: Float32Array;
 
-  constructor(private readonly voice: Voice) {
+  constructor(voice: Voice, quietDb = QUIET_DB) {
     this.curves = new Curves(voice, 10 * STEPS_HZ);
-    this.offsets = new Float32Array(voice.moved.length);
-    voice.reset();
+    this.stream = new StepStream(voice, null, (by, awake, accent) => this.curves.add(by, awake, accent), quietDb);
   }
 
   /** Seconds of sound whose curves are known. */
@@ -171,7 +135,7 @@ export class Live implements Speech {
     for (let i = 0; i < samples.length; i++) {
       this.buffer[this.filled++] = samples[i]!;
       if (this.filled === WINDOW) {
-        this.hear();
+        this.stream.hear(this.buffer, 0);
         this.buffer.copyWithin(0, HOP, WINDOW);
         this.filled = WINDOW - HOP;
       }
@@ -182,28 +146,8 @@ export class Live implements Speech {
     return this.curves.sample(time, expr);
   }
 
-  private hear(): void {
-    const half = (this.columns & 1) * BANDS;
-    this.column.measure(this.buffer, 0, this.features, half);
-    let power = 0;
-    for (let i = MARGIN; i < MARGIN + HOP; i++) power += this.buffer[i]! ** 2 / HOP;
-    const db = 10 * Math.log10(power + 1e-12);
-    this.db[this.columns % LEVEL_COLUMNS] = db;
-    if (this.columns % LEVEL_EVERY === 0) this.level = gatedLevel(this.db);
-    const speech = this.level > QUIET_DB;
-    this.quietFor = speech && db > this.level - GATE_DB ? 0 : this.quietFor + 1;
-    for (let k = half; k < half + BANDS; k++) {
-      this.features[k] = feature(this.features[k]!, speech ? this.level : -Infinity);
-    }
-    if (this.columns++ & 1) this.step();
-  }
-
-  private step(): void {
-    this.voice.step(this.features, 0, this.offsets, 0);
-    // What was heard just now lies `delay` steps after the step that comes out: that much lead is free.
-    const wanted = this.quietFor < 2 * (this.voice.delay + LEAD_STEPS) ? 1 : 0;
-    this.open += clamp(wanted - this.open, -1 / LEAD_STEPS, 1 / LEAD_STEPS);
-    if (this.columns / 2 > this.voice.delay) this.curves.add(this.offsets, smooth(this.open));
+  accent(time: number): number {
+    return this.curves.accent(time);
   }
 }
 

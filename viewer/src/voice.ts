@@ -7,9 +7,9 @@ import { BANDS, FLOOR_FEATURE } from "./logmel";
 import { clamp, smooth } from "./math";
 
 export const STEPS_HZ = 50;
-/** Share of a closure's press from which the lips begin to meet, and at which they have met (gsth.drive). */
-const CLOSURE = [0.3, 0.75] as const;
 const WARM_UP_STEPS = 25;
+/** Of voices that need no look-ahead themselves: whether speech begins must be known before it does. */
+const DELAY = 8;
 
 /** Hears 20 ms at a time. */
 export interface Voice {
@@ -29,6 +29,8 @@ interface VoiceHeader {
   delay: number;
   press: number;
   full_press: number;
+  /** Share of it from which the lips begin to meet, and at which they have met. */
+  closure: [number, number];
 }
 
 /** The voice that a file brings, or the rule where it has none. */
@@ -66,6 +68,7 @@ export class NetVoice implements Voice {
   private readonly closed: Float32Array;
   private readonly press: number;
   private readonly fullPress: number;
+  private readonly closure: readonly [number, number];
   private readonly stem: Dense;
   private readonly last: Dense;
   private readonly curves: Dense;
@@ -84,6 +87,7 @@ export class NetVoice implements Voice {
     this.delay = header.delay;
     this.press = header.press;
     this.fullPress = header.full_press;
+    this.closure = header.closure;
     this.moved = Array.from(file.raw("voice/moved"));
     this.rest = file.values("voice/rest");
     this.closed = file.values("voice/closed");
@@ -150,7 +154,7 @@ export class NetVoice implements Voice {
     f32.set(hidden, input);
     this.apply(this.curves);
     const pressed = f32[output + this.press]! / this.fullPress;
-    const shut = smooth((pressed - CLOSURE[0]) / (CLOSURE[1] - CLOSURE[0]));
+    const shut = smooth((pressed - this.closure[0]) / (this.closure[1] - this.closure[0]));
     this.apply(this.last);
     for (let i = 0; i < this.last.rows; i++) {
       const offset = f32[output + i]!;
@@ -198,11 +202,14 @@ function gelu(x: number): number {
 
 /** Louder opens the jaw; low sounds round the lips, high ones spread them. For avatars that learned no voice. */
 export class LoudnessVoice implements Voice {
-  readonly delay = 0;
+  readonly delay = DELAY;
   readonly moved: readonly number[];
   private readonly gains: readonly (readonly [open: number, round: number, spread: number])[];
   private open = 0;
   private tone = 0;
+  /** Openings and tones of the last steps, a ring. */
+  private readonly held = new Float32Array(2 * DELAY);
+  private count = 0;
 
   constructor(
     expressions: readonly string[],
@@ -223,6 +230,7 @@ export class LoudnessVoice implements Voice {
 
   reset(): void {
     this.open = this.tone = 0;
+    this.held.fill(0);
   }
 
   step(features: Float32Array, at: number, out: Float32Array, outAt: number): void {
@@ -234,9 +242,12 @@ export class LoudnessVoice implements Voice {
     // The loudest vowels stand near 1, silence at FLOOR_FEATURE; hissing is high only and keeps the jaw up.
     this.open += 0.5 * (smooth((low + 0.6) / 1.6) - this.open);
     this.tone += 0.3 * (clamp(high - low + 0.6, -1, 1) - this.tone);
+    const slot = (this.count++ % DELAY) * 2, then = this.held[slot]!, tone = this.held[slot + 1]!;
+    this.held[slot] = this.open;
+    this.held[slot + 1] = this.tone;
     for (let i = 0; i < this.gains.length; i++) {
       const [open, round, spread] = this.gains[i]!;
-      out[outAt + i] = this.open * (open + round * Math.max(0, -this.tone) + spread * Math.max(0, this.tone));
+      out[outAt + i] = then * (open + round * Math.max(0, -tone) + spread * Math.max(0, tone));
     }
   }
 }

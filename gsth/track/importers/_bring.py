@@ -1,0 +1,188 @@
+"""From a Foreign to a Track: its pictures become a clip, its FLAME coefficients motion of the FLAME head."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gsth import artifacts, math3d, media
+from gsth.errors import InputError
+from gsth.head import HeadModel, flame
+from gsth.track import _crop, _mattes, _quality, _track
+from gsth.track._config import TrackConfig
+from gsth.track._fit import Fit, Fitted, Observed, measured
+from gsth.track._photo import Photometric
+from gsth.track.importers import FlameMotion, Foreign, _files
+from gsth.types import Clip, Done, Event, Identity, Motion, Notice, Step, Track
+
+CRF = 10
+"""Quality of the clip that is made of the pictures: it stands for them from then on."""
+
+
+def bring(foreign: Foreign, out: Path, config: TrackConfig) -> Iterator[Event]:
+    """Write the Track; streams events."""
+    for text in foreign.notices:
+        yield Notice(text)
+    model = _model(foreign, config)
+    if model.id.name == "flame":
+        yield Notice(flame.LICENCE)
+    with artifacts.writing(out, "track") as folder:
+        clip = yield from _clip(foreign, folder)
+        seen = yield from _track.seen_in(clip, config, None)
+        crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
+        images, mattes = yield from _pictures(foreign, clip, crop, folder)
+        observed = _track.observed(clip, crop, seen, model.expression_names)
+        observed = replace(observed, focal=float(foreign.K[0, 0]) * crop.scale)
+        if foreign.motion is None:
+            fitted = yield from _fitted(model, observed, foreign.train_frames, images if config.photometric else None)
+        else:
+            fitted = _carried(model, observed, foreign, crop)
+        plate = _plate(foreign, crop, (images, mattes))
+        # from now on the clip has its final name
+        final = out.absolute() / "clip.mp4"
+        named = replace(clip, path=final, wav=final if clip.wav else None)
+        result = _track.assembled(named, crop, seen, fitted, (images, mattes, plate))
+        result = result if foreign.motion is None else _with_principal(result, foreign, crop)
+        quality = _quality.assess(result, fitted, seen)
+        shown = replace(config, holdout=1 - foreign.train_frames / clip.frames)
+        yield from _track.told(folder, result.replace(clip=clip), fitted, quality, shown)
+        values = _track.values_of(fitted, result, quality, foreign.train_frames)
+        artifacts.save_into(
+            result, folder, config=shown, clip_sha256=artifacts.sha256(clip.path), quality=values,
+            imported_from=foreign.folder,
+        )  # fmt: skip
+    yield Done(out, values)
+
+
+def _model(foreign: Foreign, config: TrackConfig) -> HeadModel:
+    if foreign.motion is None:
+        return _track.head_model(config)
+    if config.flame_path is not None or config.head == "flame":
+        return _track.head_model(config)
+    raise InputError(
+        f"{foreign.folder}: holds FLAME coefficients, which need the FLAME model; give --head flame --flame-path FILE"
+    )
+
+
+def _clip(foreign: Foreign, folder: Path) -> Generator[Event, None, Clip]:
+    """The pictures as a video in the track's folder, with the sound."""
+    path, total = folder / "clip.mp4", len(foreign.pictures)
+    sound = None if foreign.sound is None else media.sound(foreign.sound, 48_000)
+    pictures = (foreign.picture(p) for p in foreign.pictures)
+    media.write_video(path, pictures, foreign.fps, sound, 48_000, CRF)
+    yield Step("pictures", total, total)
+    return media.probe(path)
+
+
+def _pictures(
+    foreign: Foreign, clip: Clip, crop: _crop.Crop, folder: Path
+) -> Generator[Event, None, tuple[np.ndarray, np.ndarray]]:
+    """Crops of the pictures themselves (not of the video), and of their mattes or, without, of gsth's own."""
+    if foreign.matte is None or foreign.mattes is None:
+        made = yield from _track.pictures(clip, crop, TrackConfig(size=crop.size), folder)
+        return made
+    shape = (len(foreign.pictures), crop.size, crop.size)
+    images = _track.series(folder / artifacts.SERIES["images"], (*shape, 3))
+    mattes = _track.series(folder / artifacts.SERIES["mattes"], shape)
+    for i, (picture, matte) in enumerate(zip(foreign.pictures, foreign.mattes, strict=True)):
+        images[i], mattes[i] = crop.image(foreign.picture(picture)), crop.image(foreign.matte(matte))
+        yield Step("mattes", i + 1, len(images))
+    return images, mattes
+
+
+def _plate(foreign: Foreign, crop: _crop.Crop, series: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
+    if foreign.plate is not None:
+        return crop.image(_files.picture(foreign.plate)).astype(np.float32) / 255
+    plate, shift = _mattes.plate(*series, foreign.train_frames)
+    return plate if shift <= _mattes.STILL_PX else None
+
+
+def _fitted(
+    model: HeadModel, observed: Observed, train_frames: int, images: np.ndarray | None
+) -> Generator[Event, None, Fitted]:
+    fit = Fit(model, observed, train_frames)
+    yield from fit.run()
+    if images is None:
+        return fit.result()
+    refined = Photometric(fit, images)
+    yield from refined.run()
+    return refined.result()
+
+
+def _carried(model: HeadModel, observed: Observed, foreign: Foreign, crop: _crop.Crop) -> Fitted:
+    """The foreign motion as ours, with its error against the landmarks that our detector sees."""
+    assert foreign.motion is not None
+    identity = identity_of(model, foreign.motion)
+    motion = motion_of(model, foreign.motion, identity, foreign.fps)
+    verts = torch.cat([model.shaped(identity).posed(motion[i : i + 64]).verts for i in range(0, len(motion), 64)])
+    points = model.landmarks(verts)
+    k = _intrinsics(foreign, crop)
+    projected = points[..., :2] / points[..., 2:].clamp_min(1e-3) * k[0, 0] + k[:2, 2]
+    zero = torch.zeros(points.shape[1], 3)
+    return measured(observed, float(k[0, 0]), identity, motion, zero, projected)
+
+
+def _intrinsics(foreign: Foreign, crop: _crop.Crop) -> torch.Tensor:
+    k = torch.from_numpy(foreign.K).float().clone()
+    k[0, 2], k[1, 2] = k[0, 2] - crop.x0, k[1, 2] - crop.y0
+    k[:2] *= crop.scale
+    return k
+
+
+def _with_principal(result: Track, foreign: Foreign, crop: _crop.Crop) -> Track:
+    """With the foreign camera, whose principal point need not be the middle of the picture."""
+    return result.replace(cameras=result.cameras.replace(Ks=_intrinsics(foreign, crop)[None]))
+
+
+def identity_of(model: HeadModel, theirs: FlameMotion) -> Identity:
+    """FLAME's coefficients; those beyond the directions in use, and static offsets, become offsets of the vertices.
+
+    Raises InputError where the offsets are of another mesh.
+    """
+    own = flame.own_space(model)
+    count = len(model.shape_basis)
+    shape = np.zeros(count + len(own.more_shape))
+    shape[: min(len(theirs.shape), len(shape))] = theirs.shape[: len(shape)]
+    offsets = np.einsum("s,svc->vc", shape[count:], own.more_shape)
+    if theirs.offsets is not None:
+        v = len(model.template)
+        if len(theirs.offsets) < v:
+            raise InputError(f"static_offset has {len(theirs.offsets)} vertices, FLAME {v}: not the same model")
+        offsets = offsets + theirs.offsets[:v] * flame.AXES  # VHAP appends teeth of its own
+    return Identity(model.id, torch.from_numpy(shape[:count]).float(), torch.from_numpy(offsets).float())
+
+
+def motion_of(model: HeadModel, theirs: FlameMotion, identity: Identity, fps: float) -> Motion:
+    """FLAME's motion on our FLAME head: the same neck, eyes and place; expressions and jaw by least squares."""
+    own = flame.own_space(model)
+    t = len(theirs.expr)
+    axes = torch.from_numpy(flame.AXES).float()
+
+    def turned(rotvecs: np.ndarray) -> torch.Tensor:
+        return math3d.rotvec_to_quat(torch.from_numpy(rotvecs).float() * axes)
+
+    joints = math3d.quat_identity(t, 5)
+    joints[:, 2], joints[:, 3], joints[:, 4] = turned(theirs.neck), turned(theirs.eyes[:, 0]), turned(theirs.eyes[:, 1])
+    expr = own.arkit(theirs.expr, theirs.jaw)
+    if theirs.eyelids is not None:
+        for side, name in enumerate(("eyeBlinkLeft", "eyeBlinkRight")):
+            column = model.expression_names.index(name)
+            expr[:, column] = np.maximum(expr[:, column], np.clip(theirs.eyelids[:, side], 0, 1))
+    # FLAME turns about its shaped root joint, ours about the origin, which is the mean neck
+    root = own.root + np.einsum("s,sc->c", identity.shape.double().numpy(), own.root_basis)
+    A = np.diag(flame.AXES)
+    W, w = theirs.view[:, :3, :3], theirs.view[:, :3, 3]
+    rotation = W @ theirs.turn @ A
+    place = (W @ (theirs.turn @ (own.origin - root)[:, None] + (root + theirs.shift)[..., None]))[..., 0] + w
+    quats = math3d.mat_to_quat(torch.from_numpy(rotation).float())
+    return Motion(
+        head=model.id,
+        fps=fps,
+        expr=torch.from_numpy(expr).float(),
+        joints=joints,
+        T_world_head=torch.cat((quats, torch.from_numpy(place).float()), 1),
+    )

@@ -1,0 +1,135 @@
+"""metrical-tracker's output, which is what INSTA, FlashAvatar and SplattingAvatar train on.
+
+``checkpoint/*.frame`` (a torch file: ``flame`` with exp, shape, eyes, eyelids, jaw; ``opencv`` with R, t, K; img_size,
+frame_id) and the pictures, in ``input/`` of the tracker, or in ``images/`` (with alpha, or ``seg_mask/``) of INSTA.
+Source: https://github.com/Zielon/metrical-tracker, tracker.py, and https://github.com/Zielon/INSTA,
+scripts/transforms.py.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gsth.errors import InputError
+from gsth.head import restricted
+from gsth.track.importers import FlameMotion, Foreign, _files
+
+FPS = 25.0
+"""metrical-tracker extracts frames at this rate unless told otherwise; nothing in its output says."""
+TEST_FRAMES = 350
+"""INSTA holds out so many at the end."""
+PICTURES = ("images", "input", "imgs")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A folder of metrical-tracker or INSTA."""
+
+    folder: Path
+    """With checkpoint/."""
+
+    @classmethod
+    def knows(cls, folder: Path) -> bool:
+        """Whether it has checkpoints, or INSTA's transforms that come of them."""
+        return (folder / "checkpoint").is_dir() or "exp_path" in _files.peek(folder / "transforms_train.json")
+
+    def build(self) -> Foreign:
+        """Read it. InputError names what is missing."""
+        checkpoints = sorted((self.folder / "checkpoint").glob("*.frame"))
+        if len(checkpoints) < 2:
+            raise InputError(
+                f"{self.folder / 'checkpoint'}: holds {len(checkpoints)} .frame files; transforms and meshes alone do "
+                f"not hold the expressions' jaw and eyes: copy metrical-tracker's checkpoint folder here"
+            )
+        frames = [_checkpoint(path) for path in checkpoints]
+        pictures = self._pictures([p.stem for p in checkpoints])
+        masks = tuple(self.folder / "seg_mask" / f"{p.stem}.png" for p in pictures)
+        transparent = cv2.imread(str(pictures[0]), cv2.IMREAD_UNCHANGED).shape[2:] == (4,)
+        has_masks = all(m.is_file() for m in masks)
+        return Foreign(
+            folder=self.folder,
+            pictures=pictures,
+            picture=_files.picture,
+            mattes=pictures if transparent else masks if has_masks else None,
+            matte=_files.grey if transparent or has_masks else None,
+            plate=None,
+            sound=None,
+            fps=FPS,
+            K=np.median([f["K"] for f in frames], axis=0),
+            train_frames=max(len(frames) - TEST_FRAMES, round(0.8 * len(frames)), 1),
+            motion=_motion(frames),
+            notices=(f"{self.folder}: names no frame rate; {FPS:g}/s is taken",),
+        )
+
+    def _pictures(self, stems: list[str]) -> tuple[Path, ...]:
+        for name in PICTURES:
+            for ending in ("png", "jpg"):
+                found = tuple(self.folder / name / f"{stem}.{ending}" for stem in stems)
+                if found[0].is_file():
+                    _files.wanted(found, "each checkpoint needs its picture")
+                    return found
+        raise InputError(
+            f"{self.folder / 'input' / stems[0]}.png: is missing, and so is images/{stems[0]}.png; metrical-tracker "
+            f"writes input/, INSTA images/: copy one of them here"
+        )
+
+
+def _checkpoint(path: Path) -> dict[str, np.ndarray]:
+    """What is used of one .frame file."""
+    raw = _torch_file(path)
+    flame, camera = (_files.key(raw, n, path) for n in ("flame", "opencv"))
+    sizes = {"exp": -1, "shape": -1, "eyes": 12, "jaw": 6, "eyelids": 2}
+    out = {n: _files.array(_files.key(flame, n, path), (1, k), f"{path}: {n}")[0] for n, k in sizes.items()}
+    out["R"] = _files.array(_files.key(camera, "R", path), (1, 3, 3), f"{path}: R")[0]
+    out["t"] = _files.array(_files.key(camera, "t", path), (1, 3), f"{path}: t")[0]
+    out["K"] = _files.array(_files.key(camera, "K", path), (1, 3, 3), f"{path}: K")[0]
+    return out
+
+
+def _torch_file(path: Path) -> dict[str, Any]:
+    """A ``torch.save`` of numpy arrays: the pickle inside, by the unpickler that admits nothing else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+            raw = restricted.unpickled(io.BytesIO(archive.read(name)), str(path))
+    except (OSError, zipfile.BadZipFile, StopIteration) as error:
+        raise InputError(f"{path}: is not a file of torch.save ({error}); copy it again") from error
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: holds a {type(raw).__name__}, wanted metrical-tracker's dictionary")
+    return raw
+
+
+def _motion(frames: list[dict[str, np.ndarray]]) -> FlameMotion:
+    t = len(frames)
+    view = np.tile(np.eye(4), (t, 1, 1))
+    view[:, :3, :3] = np.stack([f["R"] for f in frames])
+    view[:, :3, 3] = np.stack([f["t"] for f in frames])
+    eyes = np.stack([f["eyes"].reshape(2, 6) for f in frames])
+    return FlameMotion(
+        shape=frames[0]["shape"],
+        offsets=None,
+        expr=np.stack([f["exp"] for f in frames]),
+        neck=np.zeros((t, 3)),
+        jaw=_rotvecs(np.stack([f["jaw"] for f in frames])),
+        eyes=np.stack([_rotvecs(eyes[:, k]) for k in (0, 1)], 1),
+        eyelids=np.stack([f["eyelids"] for f in frames]),
+        turn=np.tile(np.eye(3), (t, 1, 1)),
+        shift=np.zeros((t, 3)),
+        view=view,
+    )
+
+
+def _rotvecs(six: np.ndarray) -> np.ndarray:
+    """Rotation vectors [t 3] of the first two rows of rotation matrices [t 6] (Zhou et al. 2019)."""
+    a, b = six[:, :3], six[:, 3:]
+    x = a / np.linalg.norm(a, axis=1, keepdims=True)
+    y = b - (x * b).sum(1, keepdims=True) * x
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    return np.stack([cv2.Rodrigues(m)[0][:, 0] for m in np.stack((x, y, np.cross(x, y)), 1)])

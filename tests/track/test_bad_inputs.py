@@ -1,0 +1,152 @@
+"""What people really film: each is handled, or refused with its reason, and nothing is ever nan or silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gsth import artifacts, media, track
+from gsth.errors import InputError
+from gsth.track import TrackConfig, _landmarks, _preflight
+from gsth.track._landmarks import Detections
+from gsth.track.detectors import builtin
+from gsth.types import Clip, Notice, Track
+
+pytestmark = pytest.mark.real
+FRAMES, SIDE = 60, 256
+Edit = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+"""Frame number, picture, landmarks [478 2] -> picture."""
+
+
+@pytest.fixture(scope="module")
+def source(clips: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Pictures and landmarks of a real clip's first frames."""
+    pytest.importorskip("mediapipe")
+    clip = media.probe(clips / "hill.mp4")
+    pictures = [cv2.resize(f, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for f in media.frames(clip, 0, FRAMES)]
+    detector = builtin.Config().build()
+    points = np.stack([detector.follow(p)[0].points for p in pictures])
+    detector.close()
+    return pictures, points
+
+
+def filmed(path: Path, source: tuple[list[np.ndarray], np.ndarray], edit: Edit, fps: float = 25.0) -> Clip:
+    pictures, points = source
+    media.write_video(path, (edit(i, p.copy(), q) for i, (p, q) in enumerate(zip(pictures, points, strict=True))), fps)
+    return media.probe(path)
+
+
+def looked(clip: Clip) -> tuple[Detections, str]:
+    """Detections and notices."""
+    *_, seen = _landmarks.detect(clip, builtin.Config().build)
+    assert isinstance(seen, Detections)
+    notices = "\n".join(n.text for n in _preflight.judge(clip, seen))
+    assert np.isfinite(seen.points).all()
+    return seen, notices
+
+
+def sunglasses(i: int, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    size = float(np.linalg.norm(points[33] - points[263]))
+    for eye in (points[[33, 133]].mean(0), points[[263, 362]].mean(0)):
+        axes = (round(0.3 * size), round(0.22 * size))
+        cv2.ellipse(picture, tuple(int(x) for x in eye), axes, 0, 0, 360, (12, 12, 14), -1, cv2.LINE_AA)
+    return picture
+
+
+def hand(i: int, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    if 15 <= i < 40:
+        size = float(np.linalg.norm(points[33] - points[263]))
+        mouth, skin = points[[13, 14]].mean(0), picture[tuple(points[205].astype(int)[::-1])].tolist()
+        axes = (round(0.55 * size), round(0.32 * size))
+        cv2.ellipse(picture, tuple(int(x) for x in mouth), axes, 0, 0, 360, skin, -1, cv2.LINE_AA)
+    return picture
+
+
+def side_light(i: int, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    ramp = np.clip((np.arange(SIDE) - points[1, 0]) / 60 + 0.5, 0.08, 1.0)
+    return (picture * ramp[None, :, None]).astype(np.uint8)
+
+
+def leaves(i: int, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Slides out to the right and comes back."""
+    shift = int(np.interp(i, (0, 10, 20, 38, 48, 60), (0, 0, SIDE, SIDE, 0, 0)))
+    moved = np.full_like(picture, 90)
+    moved[:, shift:] = picture[:, : SIDE - shift]
+    return moved
+
+
+def test_sunglasses_are_told(source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path) -> None:
+    assert "dark glasses" in looked(filmed(tmp_path / "s.mp4", source, sunglasses))[1]
+    assert "dark glasses" not in looked(filmed(tmp_path / "n.mp4", source, lambda i, p, q: p))[1]
+
+
+def test_a_hand_over_the_mouth_is_told_and_dropped(source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path) -> None:
+    filmed(tmp_path / "h.mp4", source, hand)
+    config = TrackConfig(size=128, drop_bad_frames=True, photometric=False)
+    events = list(track.run(tmp_path / "h.mp4", tmp_path / "h.track", config))
+    said = "\n".join(e.text for e in events if isinstance(e, Notice))
+    assert "covers the mouth at 0." in said
+    made = artifacts.load(Track, tmp_path / "h.track")
+    assert (~made.found[18:37]).all() and made.found[:13].all() and made.found[43:].all()
+    assert all(x.isfinite().all() for x in (made.motion.expr, made.motion.joints, made.motion.T_world_head))
+    jaw = made.motion.expr[18:37]
+    assert (jaw[2:] - 2 * jaw[1:-1] + jaw[:-2]).abs().max() < 1e-4, "bridged in straight lines"
+    assert "something covers the mouth" in (tmp_path / "h.track" / "report.html").read_text()
+
+
+def test_side_light_is_told(source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path) -> None:
+    assert "from one side" in looked(filmed(tmp_path / "l.mp4", source, side_light))[1]
+
+
+def test_a_face_that_leaves_and_returns_is_bridged(source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path) -> None:
+    seen, notices = looked(filmed(tmp_path / "r.mp4", source, leaves))
+    assert not seen.found[22:36].any() and seen.found[:8].all() and seen.found[52:].all()
+    assert "no face in" in notices
+
+
+@pytest.mark.parametrize(("fps", "told"), [(15.0, True), (60.0, False)])
+def test_frame_rates(source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path, fps: float, told: bool) -> None:
+    seen, notices = looked(filmed(tmp_path / "f.mp4", source, lambda i, p, q: p, fps))
+    assert ("frames/s is low" in notices) == told and seen.found.all()
+
+
+def test_a_profile_is_refused_or_every_such_frame_is_lost(
+    source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    """Pictures squeezed to what a turn of 80 degrees leaves of a face's width."""
+
+    def turned(i: int, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+        thin = cv2.resize(picture, (SIDE // 6, SIDE))
+        out = np.full_like(picture, 120)
+        out[:, 100 : 100 + thin.shape[1]] = thin
+        return out
+
+    try:
+        seen, notices = looked(filmed(tmp_path / "p.mp4", source, turned))
+    except InputError as error:
+        assert "face was found in" in str(error)
+    else:
+        assert notices, "never silence"
+
+
+@pytest.mark.slow
+def test_4k_is_tracked_in_its_own_pixels(source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path) -> None:
+    few = source[0][:26], source[1][:26]
+    clip = filmed(tmp_path / "k.mp4", few, lambda i, p, q: cv2.resize(p, (3840, 2160)))
+    seen, _ = looked(clip)
+    wanted = few[1] * (3840 / SIDE, 2160 / SIDE)
+    off = np.linalg.norm(seen.points - wanted, axis=-1).mean() / 3840
+    assert clip.width == 3840 and seen.found.all() and off < 0.01
+
+
+def test_a_quick_check_takes_seconds_and_writes_nothing(
+    source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    clip = filmed(tmp_path / "c.mp4", source, lambda i, p, q: p)
+    events = list(track.check(clip.path))
+    assert any(isinstance(e, Notice) and "can be tracked" in e.text for e in events)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
