@@ -135,8 +135,7 @@ def _spectrum(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[HIGHEST HIGHEST] of the luma, so that a coefficient is the root mean square of its wave, whatever the size."""
     height, width = picture.shape[:2]
     luma = np.asarray(Image.fromarray(picture).convert("L"), np.float32)
-    sums: NDArray[np.float32] = _basis(height).T @ (luma @ _basis(width))
-    return (sums / (height * width)).astype(np.float32)
+    return np.asarray(_basis(height).T @ (luma @ _basis(width)) / (height * width), np.float32)
 
 
 def _check(id: int) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsth import media
+from gsth import provenance
 from gsth.errors import InputError
 from gsth.serve._optics import Orbit
 from gsth.serve._paint import Painter
@@ -144,12 +144,14 @@ def film(take: Take, session: Session, painter: Painter, height: int, out: Path,
             yield last[1]
             told((i + 1) / len(take.shots))
 
-    media.write_video(out, pictures(), take.fps, take.sound(), SOUND_RATE)
+    who = provenance.about([session.avatar.meta])
+    provenance.write_video(out, pictures(), take.fps, (take.sound(), SOUND_RATE), who, provenance.STAMPED)
 
 
 def still(session: Session, painter: Painter, orbit: Orbit, height: int, out: Path) -> None:
     """Write a png of what is to be seen now."""
-    media.write_image(out, painter.paint(session, session.moment(), orbit, _size(orbit, height)).numpy())
+    picture = painter.paint(session, session.moment(), orbit, _size(orbit, height)).numpy()
+    provenance.write_image(out, picture, provenance.about([session.avatar.meta]), provenance.STAMPED)
 
 
 def _size(orbit: Orbit, height: int) -> tuple[int, int]:
