@@ -25,7 +25,12 @@ _HEAD_BYTES = 32 * 1024
 _HEAD_S = 10.0
 _COOKIE = "gsth_token"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_INJECTED = b'<script src="/gsth/page.js" defer></script></head>'
+_FIRST = (
+    b"<head><script>window.gsthAsked = location.hash.slice(1);"
+    b'history.replaceState(null, "", location.pathname + location.search)</script>'
+)
+"""Takes the state out of the address before viser's script runs, which would make it part of its server's address."""
+_LAST = b'<script src="/gsth/page.js" defer></script></head>'
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ async def _end(writer: asyncio.StreamWriter) -> None:
 def _with_script(answer: bytes) -> bytes:
     """The page's html with our script in it."""
     head, _, body = answer.partition(b"\r\n\r\n")
-    body = body.replace(b"</head>", _INJECTED, 1)
+    body = body.replace(b"<head>", _FIRST, 1).replace(b"</head>", _LAST, 1)
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"content-length", b"connection"))]
     lines += [b"Content-Length: %d" % len(body), b"Connection: close", b"Cache-Control: no-store"]
     return b"\r\n".join((*lines, b"", body))

@@ -116,13 +116,17 @@ def parse(text: str) -> Message:
 
 
 def pack_state(state: dict[str, Any]) -> str:
-    """A state as it stands in an address."""
+    """A state as it stands in an address; empty where there is nothing to say."""
+    if not state:
+        return ""
     text = json.dumps(state, separators=(",", ":"), sort_keys=True)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def unpack_state(text: str) -> dict[str, Any]:
     """The inverse of ``pack_state``. Raises InputError where it is none."""
+    if not text:
+        return {}
     try:
         padded = text + "=" * (-len(text) % 4)
         state = json.loads(base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True))

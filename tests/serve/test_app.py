@@ -383,6 +383,14 @@ def test_speech_sounds_in_step_with_the_pictures(page: Page, person: Any, tab: A
 
 
 @pytest.mark.browser
+def test_a_link_with_a_state_opens_in_it(page: Page, tab: Any) -> None:
+    tab.goto(f"{page.url}/#{protocol.pack_state({'face': {'jawOpen': 0.5}, 'speed': 2.0})}")
+    _until(lambda: _face(tab), "the face")
+    _until(lambda: page.session.overrides == {"jawOpen": 0.5}, "the state")
+    assert page.session.transport.speed == 2.0
+
+
+@pytest.mark.browser
 def test_shortcuts_and_their_help(page: Page, tab: Any) -> None:
     tab.goto(page.url)
     _until(lambda: _face(tab), "the face")

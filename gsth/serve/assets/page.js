@@ -52,13 +52,14 @@
     if (mark === null || line === null || line.readyState !== WebSocket.OPEN) return;
     visitor = Number(mark.getAttribute("data-gsth-visitor"));
     const dark = !window.matchMedia("(prefers-color-scheme: light)").matches;
-    say({ do: "hello", visitor, state: location.hash.slice(1), dark });
+    say({ do: "hello", visitor, state: window.gsthAsked ?? "", dark });
+    window.gsthAsked = ""; // put on once; from then on the server says what the address holds
   }
 
   function hear(message) {
     if (message.t === "welcome") {
       // Another server at the same address: what this page shows is not its state.
-      if (epoch !== null && epoch !== message.epoch) location.reload();
+      if (epoch !== null && epoch !== message.epoch) return location.reload();
       epoch = message.epoch;
     } else if (message.t === "clock") {
       clock = message;
@@ -66,7 +67,7 @@
       keepTime();
       playButton.textContent = clock.playing ? "❚❚" : "►";
     } else if (message.t === "state") {
-      history.replaceState(null, "", `#${message.state}`);
+      history.replaceState(null, "", message.state ? `#${message.state}` : location.pathname + location.search);
     } else if (message.t === "ask") {
       ask(message.purpose, message.accept);
     } else if (message.t === "player") {
