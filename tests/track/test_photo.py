@@ -197,3 +197,20 @@ def test_not_finite_is_said() -> None:
     stage.state.torso[3] = float("nan")
     with pytest.raises(DivergedError, match="photometric"):
         list(stage.run(BRIEF[:1]))
+
+
+def test_a_shorter_lens_takes_every_frame_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = scene()
+    far.fit.log_focal = torch.tensor(1.2 * FOCAL).log()
+    far.fit.pose.place[:, 2] *= 1.2
+    stage = Photometric(far.fit, far.images)
+    frames = torch.arange(TRAIN)
+    stage._learn(frames, SIZE)
+    depth, anchored, before = stage.state.torso[:, 6].clone(), stage.anchor.torso[:, 6].clone(), stage.log_focal
+    monkeypatch.setattr(_photo, "FOCAL", 1e7)
+    stage._identity_step(frames, SIZE)
+    nearer = (stage.log_focal - before).exp()
+    assert nearer == pytest.approx(1 / 1.2, rel=1e-3)
+    torch.testing.assert_close(stage.anchor.torso[:, 6], anchored * nearer)
+    torch.testing.assert_close(stage.state.torso[TRAIN:, 6], depth[TRAIN:] * nearer)
+    torch.testing.assert_close(stage.state.torso[:TRAIN, 6], depth[:TRAIN] * nearer, rtol=0.05, atol=0)
