@@ -18,8 +18,9 @@ from gsth import head as heads
 from gsth import math3d
 from gsth.track import _points
 from gsth.track._fit import NECK_SHARE, SPARSE, Fit, Observed, Stage, Weights
-from gsth.track._landmarks import _Faces
+from gsth.track._landmarks import Person
 from gsth.track._rig import Pose, landmark_weights
+from gsth.track.detectors import builtin
 
 if TYPE_CHECKING:
     from gsth.types import Motion
@@ -51,16 +52,16 @@ class LiveFace:
             MissingExtraError: mediapipe is not installed.
         """
         self._head, self._size, self._fps = head, (width, height), fps
-        self._faces = _Faces.open()
+        self._person = Person(builtin.Config().build())
 
     def close(self) -> None:
         """Release the detector."""
-        self._faces.stack.close()
+        self._person.detector.close()
 
     def landmarks(self, picture: np.ndarray) -> np.ndarray | None:
         """Face points of a picture, px [478 2]; None where no face is seen."""
-        found = self._faces(picture)
-        return found[0] if found else None
+        found = self._person.faces(picture)
+        return found[0].points if found else None
 
     def calibrate(self, points: np.ndarray) -> None:
         """Learn who it is from the landmarks of some frames, px [t 478 2]."""

@@ -174,7 +174,7 @@ def glance(clip: Clip, build: Build, windows: Sequence[range], enough: Callable[
 def _look(clip: Clip, span: range, detector: Detector, warm_up: int, stopped: Callable[[], bool]) -> Detections:
     """Look at neighbouring frames; ``stopped`` is asked after each."""
     seen = Detections.empty(clip, list(span))
-    person = _Person(detector)
+    person = Person(detector)
     start = max(0, span.start - warm_up)
     for i, frame in enumerate(media.frames(clip, start, span.stop), start - span.start):
         scale = min(1.0, LOOK_PX / max(frame.shape[:2]))
@@ -219,7 +219,7 @@ def interpolated(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class _Person:
+class Person:
     """Finds faces, the tracked person's first; looks closer where the whole frame shows none."""
 
     detector: Detector
