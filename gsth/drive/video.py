@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,10 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gsth.avatar import Avatar
-    from gsth.drive import Sound
+    from gsth.drive.motion import MotionDriver
     from gsth.types import Motion
 
-_PIECE = 32
 _SIZE = 256
 """Pixels of the crop that is tracked; landmarks are found in the whole frame all the same."""
 
@@ -37,7 +35,7 @@ class Config:
         if not 0 <= self.gain <= 2:
             raise InputError(f"gain is {self.gain}; it must be 0 to 2")
 
-    def build(self, avatar: Avatar) -> VideoDriver:
+    def build(self, avatar: Avatar) -> MotionDriver:
         """Track the video.
 
         Raises:
@@ -45,6 +43,7 @@ class Config:
             MissingExtraError: mediapipe is not installed.
         """
         from gsth.drive._retarget import Retarget
+        from gsth.drive.motion import MotionDriver
 
         seen = _seen(self.path, avatar)
         motion, found = seen.motion, seen.found
@@ -59,28 +58,7 @@ class Config:
             expr=motion.expr[found], joints=motion.joints[found], T_world_head=motion.T_world_head[found]
         )
         carry = Retarget.of(known, avatar, self.pose, self.gain)
-        return VideoDriver(carry(motion), seen.wav)
-
-
-class VideoDriver:
-    """Plays the motion of a tracked video on an avatar."""
-
-    def __init__(self, motion: Motion, wav: Path | None) -> None:
-        self._motion, self._wav = motion, wav
-
-    @property
-    def sound(self) -> Sound | None:
-        """The video's sound."""
-        from gsth import media
-        from gsth.drive import Sound
-        from gsth.drive._speaking import SOUND_RATE
-
-        return None if self._wav is None else Sound(media.sound(self._wav, SOUND_RATE), SOUND_RATE)
-
-    def stream(self) -> Iterator[Motion]:
-        """Pieces of 32 frames."""
-        for start in range(0, len(self._motion), _PIECE):
-            yield self._motion[start : start + _PIECE]
+        return MotionDriver(carry(motion), seen.wav)
 
 
 @dataclass(frozen=True, eq=False)
