@@ -18,6 +18,7 @@ from gsth.errors import GsthError, InputError
 from gsth.evaluate import EvalConfig, _subject
 from gsth.evaluate._textured import TexturedMesh
 from gsth.metrics import _perceptual
+from gsth.provenance import _watermark
 from gsth.types import Motion, Notice
 
 if TYPE_CHECKING:
@@ -285,8 +286,9 @@ def test_side_views_need_a_known_truth(run: Callable[..., list[Any]]) -> None:
 
 
 def test_a_report_of_one_file_holds_video_and_plots_and_nothing_from_outside(
-    run: Callable[..., list[Any]], tmp_path: Path, avatar: Avatar
+    run: Callable[..., list[Any]], tmp_path: Path, avatar: Avatar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_watermark, "embed", lambda picture, id: picture)  # grain over what is compared below
     run(replace(QUICK, html=tmp_path / "r.html", sheet=tmp_path / "s.png"))
     page = (tmp_path / "r.html").read_text()
     assert "data:video/mp4;base64," in page and "<polyline" in page
@@ -294,8 +296,7 @@ def test_a_report_of_one_file_holds_video_and_plots_and_nothing_from_outside(
     # the avatar equals the last training frame here, and the nearest one is not worse: that must be seen
     sheet = media.read_image(tmp_path / "s.png")
     assert sheet.shape == (10 * 320, 4 * 320, 3)
-    twice = sheet[330:630, 10:310].astype(float) - sheet[330:630, 330:630]  # the plate, each time under a watermark
-    assert np.abs(twice).mean() < 4
+    assert np.abs(sheet[330:630, 10:310].astype(float) - sheet[330:630, 330:630]).mean() < 1  # the plate, twice
 
 
 def test_two_avatars_of_one_clip_are_compared_on_frames_that_none_saw(

@@ -3,6 +3,7 @@
 (() => {
   "use strict";
   const SYNC_S = 0.06; // sound that is off by more is sped up or slowed down until it fits
+  const CATCH_UP = 0.1; // by so much: heard no wrong, as browsers keep the pitch
   const JUMP_S = 0.35; // and wound to its place where it is off by more than this
   const KEYS = {
     " ": ["play", "play or pause"],
@@ -107,7 +108,7 @@
     if (!clock.playing || at >= audio.duration) return audio.pause();
     const late = at - audio.currentTime;
     if (Math.abs(late) > JUMP_S || audio.paused) audio.currentTime = Math.max(0, at);
-    audio.playbackRate = clock.speed * (Math.abs(late) < SYNC_S ? 1 : late > 0 ? 1.05 : 0.95);
+    audio.playbackRate = clock.speed * (Math.abs(late) < SYNC_S ? 1 : late > 0 ? 1 + CATCH_UP : 1 - CATCH_UP);
     if (audio.paused) {
       try {
         await audio.play();
