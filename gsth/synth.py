@@ -134,10 +134,8 @@ def orbit(cameras: Cameras, yaw: float, pitch: float = 0.0) -> Cameras:
         yaw: rad; positive walks towards the right of the picture.
         pitch: rad; positive walks upwards.
     """
-    centre = torch.tensor(_synth_motion.PLACE_M) - torch.tensor((0.0, _synth_motion.PLACE_M[1], 0.0))
-    away = torch.tensor((np.sin(yaw) * np.cos(pitch), -np.sin(pitch), -np.cos(yaw) * np.cos(pitch))).float()
-    view = math3d.look_at(centre + away * centre.norm(), centre, torch.tensor((0.0, 1.0, 0.0)))
-    return Cameras(view[None], cameras.Ks, cameras.width, cameras.height)
+    centre = torch.tensor((_synth_motion.PLACE_M[0], 0.0, _synth_motion.PLACE_M[2]))
+    return cameras.replace(viewmats=math3d.orbit(centre, yaw, pitch)[None])
 
 
 def actor(config: SynthConfig | None = None) -> Actor:

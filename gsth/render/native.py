@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gsth.errors import BackendError, InputError
-from gsth.render import _library
+from gsth.render import _library, _loss
 from gsth.render._library import pointer
 from gsth.types import Cameras, Mesh, Rendered, RiggedSplats, Splats
 
@@ -325,20 +325,4 @@ def _l1_ssim(
     return loss, v_image
 
 
-@_l1_ssim.register_fake
-def _(image, target, weight_map, ssim_weight, want_gradient):  # type: ignore[no-untyped-def]
-    return image.new_empty(()), image.new_empty(image.shape if want_gradient else 0)
-
-
-def _l1_ssim_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1])
-
-
-def _l1_ssim_autograd(ctx: Any, v_loss: Tensor | None, _: Any) -> tuple[Any, ...]:
-    (v_image,) = ctx.saved_tensors
-    return (None if v_loss is None else v_loss * v_image, None, None, None, None)
-
-
-_l1_ssim.register_autograd(_l1_ssim_autograd, setup_context=_l1_ssim_context)
+_loss.register(_l1_ssim)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gsth.render import _build, _cuda_library
+from gsth.render._library import with_signatures
 
 FLAGS = ("-O2", "-std=c++17", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Werror")
 # The checked longjmp of hardened builds takes a switch to another stack for an error.
@@ -21,7 +22,7 @@ def compile_emulated(folder: Path) -> ctypes.CDLL:
     """Build and load the emulated library; skips nothing, raises CalledProcessError where g++ fails."""
     root = _build.source_root()
     assert root is not None
-    return _cuda_library.with_signatures(build(sorted(root.glob("cuda/*.cu")), folder))
+    return with_signatures(build(sorted(root.glob("cuda/*.cu")), folder), _cuda_library.SIGNATURES)
 
 
 def build(sources: list[Path], folder: Path) -> ctypes.CDLL:
