@@ -193,8 +193,8 @@ class Photometric:
         at = self.skin.carried(self.who, state)
         place = at.x[..., :2] / at.x[..., 2:].clamp_min(1e-3) * focal + self.observed.principal * scale
         looked = F.grid_sample(pictures, (place / px * 2 - 1)[:, None], align_corners=False, padding_mode="border")
-        normal = F.normalize((at.turn @ normals[:, :, None])[..., 0], dim=-1)
-        facing = -F.cosine_similarity(normal, at.x, dim=-1)
+        normal = F.normalize(_gauss.times(at.turn, normals), dim=-1)
+        facing = -(normal * at.x).sum(-1) / at.x.norm(dim=-1)
         inside = ((place > BORDER) & (place < px - BORDER)).all(-1)
         cell = (place / px * CELLS).long().clamp(0, CELLS - 1)
         cell = cell[..., 1] * CELLS + cell[..., 0]
@@ -299,27 +299,32 @@ class Photometric:
         drawn = self.texture[::nth] * self._shading(sight.normal)
         away = sight.value - (1 + state.gain[:, :1]) * drawn - state.gain[:, 1:]
         weight = nth * sight.weight * certainty / (1 + 0.5 * away.square() * certainty)
-        weight = weight * self.observed.found[frames, None]
-        slope = sight.slope[:, :, None] @ _gauss.projected_slopes(sight.at.x, sight.focal)
-        rows = [skin.rows(slope, sight.at, state)[:, :, 0], -drawn[..., None], -torch.ones_like(drawn)[..., None]]
+        # weighed before the derivatives are taken, which have many more numbers
+        root = (weight * self.observed.found[frames, None]).sqrt()
+        drawn, away, picture_slope = drawn * root, away * root, sight.slope * root[..., None]
+        slope = _gauss.carried_back(picture_slope, sight.at.x, sight.focal)[:, :, None]
+        row = skin.rows(slope, sight.at, state, 2 + shared * (len(self.who) + 1))[:, :, 0]
+        p = len(self._precision)
+        row[..., p - 2], row[..., p - 1] = -drawn, -root
         if shared:
-            by_focal = (sight.slope * sight.at.x[..., :2]).sum(-1) * sight.focal / sight.at.x[..., 2]
-            by_focal = by_focal + _retreat(rows[0], state)
-            rows += [skin.identity_rows(slope, sight.at)[:, :, 0], by_focal[..., None]]
-        return _products(torch.cat(rows, -1), away, weight)
+            by_focal = (picture_slope * sight.at.x[..., :2]).sum(-1) * sight.focal / sight.at.x[..., 2]
+            skin.identity_rows(slope, sight.at, row[:, :, None, p:-1])
+            row[..., -1] = by_focal + _retreat(row, state)
+        return _products(row, away)
 
     def _landmark_part(self, frames: Tensor, state: State, shared: bool) -> tuple[Tensor, Tensor]:
-        seen, focal = self.observed.take(frames), self.log_focal.exp()
+        seen, focal, p = self.observed.take(frames), self.log_focal.exp(), len(self._precision)
         at = self.landmarks.carried(self.who, state)
         pct = 100 / ruler(self.observed.points)[frames, None, None]
-        slope = _gauss.projected_slopes(at.x, focal)
+        slope = _gauss.projected_slopes(at.x, focal) * pct[..., None]
         place = at.x[..., :2] / at.x[..., 2:] * focal
-        rows = [self.landmarks.rows(slope, at, state), slope.new_zeros(*slope.shape[:3], 2)]
+        row = self.landmarks.rows(slope, at, state, 2 + shared * (len(self.who) + 1))
+        row[..., p - 2 : p] = 0
         if shared:
-            rows += [self.landmarks.identity_rows(slope, at), (place + _retreat(rows[0], state))[..., None]]
-        row = torch.cat(rows, -1) * pct[..., None]
+            self.landmarks.identity_rows(slope, at, row[..., p:-1])
+            row[..., -1] = place * pct + _retreat(row, state)
         away = (place + seen.principal - torch.cat((seen.points, seen.shoulders[..., :2]), 1)) * pct
-        upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
+        upper, lower = ([pair[i] for pair in _points.PAIRS] for i in (0, 1))
         row, away = (torch.cat((v, v[:, upper] - v[:, lower]), 1) for v in (row, away))
         weight = torch.cat(
             (
@@ -333,7 +338,8 @@ class Photometric:
         exact = torch.ones(away.shape[1])
         exact[_points.COUNT : _points.COUNT + 2] = 0.2
         weight = weight / (1 + (away.square().sum(-1) * exact.square()) / 4) / LANDMARK_PCT**2
-        return _products(row.flatten(1, 2), away.flatten(1), weight.repeat_interleave(2, 1))
+        root = weight.sqrt()[..., None]
+        return _products(row.mul_(root[..., None]).flatten(1, 2), (away * root).flatten(1))
 
 
 def _retreat(rows: Tensor, state: State) -> Tensor:
@@ -346,10 +352,9 @@ def _retreat(rows: Tensor, state: State) -> Tensor:
     return back * state.torso[:, 6].reshape(-1, *[1] * (back.ndim - 1))
 
 
-def _products(rows: Tensor, away: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """J' W J and J' W r of rows [t m p], residuals and weights [t m]."""
-    weighted = rows * weight[..., None]
-    return rows.mT @ weighted, (weighted.mT @ away[..., None])[..., 0]
+def _products(rows: Tensor, away: Tensor) -> tuple[Tensor, Tensor]:
+    """J' J and J' r of weighed rows [t m p] and residuals [t m]."""
+    return rows.mT @ rows, (rows.mT @ away[..., None])[..., 0]
 
 
 def _light(rows: Tensor, value: Tensor, weight: Tensor) -> Tensor:
@@ -372,11 +377,10 @@ def _pictures(images: np.ndarray, frames: Tensor, px: int) -> Tensor:
     """Grey level (0 to 1) and its two derivatives, 1/px, of some frames at a size [t 3 px px]."""
     out = np.empty((len(frames), 3, px, px), np.float32)
     for k, i in enumerate(frames.tolist()):
-        image = images[i]
-        if image.shape[0] != px:
-            image = cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA)
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-        out[k, 0] = cv2.GaussianBlur(grey, (0, 0), 0.8)
+        grey = cv2.cvtColor(images[i], cv2.COLOR_RGB2GRAY)
+        if len(grey) != px:
+            grey = cv2.resize(grey, (px, px), interpolation=cv2.INTER_AREA)
+        out[k, 0] = cv2.GaussianBlur(grey.astype(np.float32) / 255, (0, 0), 0.8)
         out[k, 1] = cv2.Sobel(out[k, 0], cv2.CV_32F, 1, 0, scale=1 / 8)
         out[k, 2] = cv2.Sobel(out[k, 0], cv2.CV_32F, 0, 1, scale=1 / 8)
     return torch.from_numpy(out)
