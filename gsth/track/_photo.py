@@ -13,8 +13,11 @@ section 4 (analysis by synthesis with SH light and keyframe identity); Ramamoort
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -29,6 +32,8 @@ from gsth.track._gauss import Carried, Points, State
 from gsth.track._rig import LandmarkRig, landmark_weights
 from gsth.track._surface import Surface, widened
 from gsth.types import Event, Identity, Motion, Step
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ ROUNDS = (
 TEXTURE_FRAMES, KEYFRAMES = 60, 24
 IDENTITY_NTH = 3
 """Every so-manieth surface point serves identity: it has many more frames than motion has, and many more columns."""
-CHUNK, KEY_CHUNK = 16, 8
+CHUNK, KEY_CHUNK = 16, 6
 """Frames solved at a time: bounds the memory."""
 NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
@@ -132,10 +137,19 @@ class Photometric:
         steady = (STEADY_TURN,) * 3 + (STEADY_SHIFT,) * 3 + (STEADY_TURN,) * 6 + (STEADY_EXPR,) * len(self.free)
         self._steady = torch.tensor((*steady, STEADY_GAIN, STEADY_GAIN)).square().reciprocal()
         self._importance = landmark_weights() * _points.COUNT
+        self._cores = torch.get_num_threads()
 
-    @torch.no_grad()
     def run(self, rounds: tuple[Round, ...] = ROUNDS) -> Iterator[Event]:
         """Go through the rounds."""
+        # chunks side by side in one thread each are faster than several threads within each of many short operations
+        torch.set_num_threads(1)
+        try:
+            yield from self._run(rounds)
+        finally:
+            torch.set_num_threads(self._cores)
+
+    @torch.no_grad()
+    def _run(self, rounds: tuple[Round, ...]) -> Iterator[Event]:
         seen, frames = self.observed, torch.arange(len(self.observed.points))
         usable = seen.found[: self.train_frames].nonzero()[:, 0]
         textured = usable[torch.linspace(0, len(usable) - 1, min(TEXTURE_FRAMES, len(usable))).long()]
@@ -148,11 +162,14 @@ class Photometric:
                 self._identity_step(keys, px)
             if r.identity:  # a texture from before would hold the motion where the old identity had it
                 self._learn(textured, px)
-            normals = self._normals()
-            for chunk in frames.split(CHUNK):
-                self._follow(chunk, px, normals, r)
-                done += len(chunk)
+            normals, chunks = self._normals(), frames.split(CHUNK)
+            moved = []
+            for state in self._each(partial(self._follow, px=px, normals=normals, r=r), chunks):
+                moved.append(state)
+                done += len(state.expr)
                 yield Step("photometric", done, total)
+            for chunk, state in zip(chunks, moved, strict=True):
+                self.state.put(chunk, state)
 
     def result(self) -> Fitted:
         """The outcome so far, on all frames."""
@@ -206,15 +223,21 @@ class Photometric:
     def _shading(self, normal: Tensor) -> Tensor:
         return (sh9(normal) @ self.light).clamp_min(0.2)
 
+    def _each(self, work: Callable[[Tensor], T], chunks: Sequence[Tensor]) -> Iterator[T]:
+        """``work`` on every chunk, in order, on all cores."""
+        with ThreadPoolExecutor(self._cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(torch.no_grad()(work), chunks)
+
     def _learn(self, frames: Tensor, px: int) -> None:
         """Texture, light and how sure each point is, from frames as they lie now."""
         normals = self._normals()
-        parts = []
-        for chunk in frames.split(CHUNK):
+
+        def looked(chunk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             state = self.state.take(chunk)
             sight = self._see(state, _pictures(self.images, chunk, px), normals)
-            parts.append(((sight.value - state.gain[:, 1:]) / (1 + state.gain[:, :1]), sight.weight, sight.normal))
-        value, weight, normal = (torch.cat(p) for p in zip(*parts, strict=True))
+            return (sight.value - state.gain[:, 1:]) / (1 + state.gain[:, :1]), sight.weight, sight.normal
+
+        value, weight, normal = (torch.cat(p) for p in zip(*self._each(looked, frames.split(CHUNK)), strict=True))
         bases, trust, rest = sh9(normal), torch.ones_like(value), torch.zeros_like(value)
         for _ in range(5):  # albedo and light in turn, outliers out
             w, shading = weight * trust, self._shading(normal)
@@ -227,30 +250,29 @@ class Photometric:
         variance = (w * rest.square()).sum(0) / w.sum(0).clamp_min(1e-6)
         self.certainty = (weight.sum(0) > 0.5) / (NOISE**2 + 2 * variance)
 
-    def _follow(self, frames: Tensor, px: int, normals: Tensor, r: Round) -> None:
-        """Motion of some frames, everything else fixed."""
-        pictures = _pictures(self.images, frames, px)
+    def _follow(self, frames: Tensor, px: int, normals: Tensor, r: Round) -> State:
+        """Motion of some neighbouring frames, everything else fixed."""
+        pictures, state = _pictures(self.images, frames, px), self.state.take(frames)
         for _ in range(r.motion):
-            state = self.state.take(frames)
             hessian, gradient = self._normal_equations(frames, state, self._see(state, pictures, normals), False)
             if r.steady:
                 precision, pull = self._steadiness(frames, state)
                 hessian.diagonal(dim1=1, dim2=2)[:] += precision
                 gradient = gradient + pull
-            self._move(frames, state, _gauss.bounded_step(hessian, gradient, state.expr[:, self.free]))
+            state = self._moved(state, _gauss.bounded_step(hessian, gradient, state.expr[:, self.free]))
+        return state
 
-    def _move(self, frames: Tensor, state: State, step: Tensor) -> None:
+    def _moved(self, state: State, step: Tensor) -> State:
         if not torch.isfinite(step).all():
             raise DivergedError("tracking, photometric stage: a step is not finite; please report the clip")
-        self.state.put(frames, _gauss.moved(state, step, self.free))
+        return _gauss.moved(state, step, self.free)
 
     def _identity_step(self, keys: Tensor, px: int) -> None:
         """One step on identity and focal length, the keyframes' motion eliminated (Schur complement)."""
         normals, p = self._normals(), len(self._precision)
         count = len(self.who) + 1
-        hessian, gradient = torch.zeros(count, count), torch.zeros(count)
-        parts = []
-        for chunk in keys.split(KEY_CHUNK):
+
+        def eliminated(chunk: Tensor) -> tuple[State, Tensor, Tensor, Tensor]:
             state = self.state.take(chunk)
             sight = self._see(state, _pictures(self.images, chunk, px), normals)
             h, g = self._normal_equations(chunk, state, sight, True)
@@ -258,15 +280,17 @@ class Photometric:
             h, g = _gauss.without(h, fixed), torch.where(fixed, 0.0, g)
             cross = h[:, :p, p:]
             answer = torch.linalg.solve(h[:, :p, :p], torch.cat((cross, g[:, :p, None]), -1))
-            hessian += (h[:, p:, p:] - cross.mT @ answer[..., :-1]).sum(0)
-            gradient += (g[:, p:] - (cross.mT @ answer[..., -1:])[..., 0]).sum(0)
-            parts.append((chunk, state, answer))
+            hessian = (h[:, p:, p:] - cross.mT @ answer[..., :-1]).sum(0)
+            return state, answer, hessian, (g[:, p:] - (cross.mT @ answer[..., -1:])[..., 0]).sum(0)
+
+        chunks = keys.split(KEY_CHUNK)
+        states, answers, hessians, gradients = zip(*self._each(eliminated, chunks), strict=True)
         off = self.log_focal - torch.tensor(self.observed.focal).log()
         prior = torch.cat((torch.full((count - 1,), IDENTITY), torch.tensor((FOCAL,))))
-        gradient += prior * torch.cat((self.who, off[None]))
-        step = -torch.linalg.solve(hessian + torch.diag(prior), gradient)
-        for chunk, state, answer in parts:
-            self._move(chunk, state, -(answer[..., -1] + answer[..., :-1] @ step))
+        gradient = sum(gradients, prior * torch.cat((self.who, off[None])))
+        step = -torch.linalg.solve(sum(hessians, torch.diag(prior)), gradient)
+        for chunk, state, answer in zip(chunks, states, answers, strict=True):
+            self.state.put(chunk, self._moved(state, -(answer[..., -1] + answer[..., :-1] @ step)))
         self.who, self.log_focal = self.who + step[:-1], self.log_focal + step[-1]
         for state in (self.state, self.anchor):
             state.torso[:, 6] *= step[-1].exp()
@@ -288,8 +312,14 @@ class Photometric:
         """
         # training frames have no held-out neighbour: nothing of those may reach identity through them
         last = torch.where(frames < self.train_frames, self.train_frames, len(self.observed.points)) - 1
-        before, after = self.state.take((frames - 1).clamp_min(0)), self.state.take(torch.minimum(frames + 1, last))
-        away = _gauss.between(_gauss.midway(before, after), state, self.free)
+
+        def at(wanted: Tensor) -> State:
+            out, inside = self.state.take(wanted), torch.isin(wanted, frames)
+            out.put(inside, state.take(wanted[inside] - frames[0]))
+            return out
+
+        middle = _gauss.midway(at((frames - 1).clamp_min(0)), at(torch.minimum(frames + 1, last)))
+        away = _gauss.between(middle, state, self.free)
         precision = self._steady / (1 + away.square() * self._steady / JUMP**2)
         return precision, precision * away
 
