@@ -79,8 +79,8 @@ class Stage:
 RIGID = ("root", "place", "gaze", "expr")
 WHOLE = (*RIGID, "neck", "head")
 STAGES = (
-    Stage("who", "key", (*RIGID, "shape", "log_focal"), 120, Weights(shape=0.004, expr_steps=0, shake=0)),
-    Stage("where", "key", (*RIGID, "shape", "log_focal", "offsets"), 180, Weights(expr_steps=0, shake=0)),
+    Stage("who", "key", (*RIGID, "shape", "log_focal"), 100, Weights(shape=0.004, expr_steps=0, shake=0)),
+    Stage("where", "key", (*RIGID, "shape", "log_focal", "offsets"), 108, Weights(expr_steps=0, shake=0)),
     Stage("how", "all", RIGID, 60),
     Stage("torso", "all", WHOLE, 70, Weights(still=0.02)),
 )

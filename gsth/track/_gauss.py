@@ -96,36 +96,61 @@ class Points:
         pivots = m.pivots + torch.einsum("s,sjc->jc", who, m.pivot_basis)
         rot, centres = _lbs.joint_frames(pivots, PARENTS, state.joints, state.torso)
         turn, shift = _lbs.blended(m.weights, pivots, rot, centres)
-        return Carried((turn @ rest[..., None])[..., 0] + shift, turn, rot, centres)
+        return Carried(times(turn, rest).add_(shift), turn, rot, centres)
 
-    def rows(self, slope: Tensor, at: Carried, state: State) -> Tensor:
+    def rows(self, slope: Tensor, at: Carried, state: State, more: int = 0) -> Tensor:
         """Derivatives [t n r p] of r quantities with these slopes [t n r 3] in the camera frame by ``POSE`` + k values.
 
-        Turns are in the axes of what turns (a step multiplies from the right).
+        Turns are in the axes of what turns (a step multiplies from the right). The last ``more`` of the p columns are
+        the caller's to fill: joining columns later costs as much as finding them.
         """
-        torso = math3d.quat_to_mat(state.torso[:, :4])
-        rows = [_turned(at.x - state.torso[:, None, 4:], slope, torso), slope]
-        for k, j in enumerate(JOINTS):
-            arm = (at.x - at.centres[:, None, j]) * self.under[None, :, k, None]
-            rows.append(_turned(arm, slope, at.rot[:, j]))
-        return torch.cat((*rows, _along(slope @ at.turn, self.expr)), -1)
+        k = len(self.free)
+        out = slope.new_empty(*slope.shape[:-1], POSE + k + more)
+        arm = at.x - state.torso[:, None, 4:]
+        out[..., TORSO_TURN] = _turned(arm, slope, math3d.quat_to_mat(state.torso[:, :4]))
+        out[..., TORSO_SHIFT] = slope
+        for i, (j, columns) in enumerate(zip(JOINTS, (NECK, HEAD), strict=True)):
+            arm = (at.x - at.centres[:, None, j]) * self.under[None, :, i, None]
+            out[..., columns] = _turned(arm, slope, at.rot[:, j])
+        _along(times(at.turn.mT[:, :, None], slope), self.expr, out[..., POSE : POSE + k])
+        return out
 
-    def identity_rows(self, slope: Tensor, at: Carried) -> Tensor:
-        """The same by the identity coefficients [t n r s]; that joints shift with identity is left out."""
-        return _along(slope @ at.turn, self.shape)
+    def identity_rows(self, slope: Tensor, at: Carried, out: Tensor) -> None:
+        """The same by the identity coefficients into [t n r s]; that joints shift with identity is left out."""
+        _along(times(at.turn.mT[:, :, None], slope), self.shape, out)
+
+
+# A matrix product with a small matrix for each of some ten thousand points is many times slower than the same sums
+# over whole tensors, so the following write them out.
 
 
 def _turned(arm: Tensor, slope: Tensor, axes: Tensor) -> Tensor:
     """slope . (axis x arm) for three axes [t 3 3] (columns); [t n r 3]."""
-    return torch.linalg.cross(arm[:, :, None].expand_as(slope), slope, dim=-1) @ axes[:, None]
+    moment = torch.linalg.cross(arm[:, :, None].expand_as(slope), slope, dim=-1)
+    return (moment.flatten(1, 2) @ axes).unflatten(1, moment.shape[1:3])
 
 
-def _along(slope: Tensor, fields: Tensor) -> Tensor:
-    """slope [t n r 3] . fields [n k 3] -> [t n r k]; three passes are several times faster than n small products."""
-    out = slope[..., :1] * fields[None, :, None, :, 0]
+def times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices [... 3 3] times vectors [... 3]; leading sizes are brought to each other."""
+    out = matrix[..., 0] * vector[..., :1]
+    for c in (1, 2):
+        out.addcmul_(matrix[..., c], vector[..., c : c + 1])
+    return out
+
+
+def _along(slope: Tensor, fields: Tensor, out: Tensor) -> None:
+    """slope [t n r 3] . fields [n k 3] into [t n r k]."""
+    torch.mul(slope[..., :1], fields[None, :, None, :, 0], out=out)
     for c in (1, 2):
         out.addcmul_(slope[..., c : c + 1], fields[None, :, None, :, c])
-    return out
+
+
+def carried_back(slope: Tensor, x: Tensor, focal: Tensor) -> Tensor:
+    """Slopes in the picture [t n 2] of what is seen at points [t n 3], by the points; [t n 3]."""
+    scale = focal / x[..., 2:].clamp_min(1e-3)
+    across = slope * scale
+    along = -(across * x[..., :2]).sum(-1, keepdim=True) / x[..., 2:].clamp_min(1e-3)
+    return torch.cat((across, along), -1)
 
 
 def projected_slopes(x: Tensor, focal: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from gsth.track import _points, _signs
 from gsth.track.detectors import Detector, Face
 from gsth.types import Clip, Event, Step
 
-POSE_EVERY = 2
-"""Shoulders are looked for in every second frame: they move slowly and the pose model is the dearest step."""
+POSE_EVERY = 4
+"""Shoulders are looked for in every fourth frame: they move slowly and the pose model is the dearest step."""
 THUMB_PX = 64
 """Longer side of the grey thumbnails that cuts and camera motion are judged on."""
 ZOOM_PX = 512

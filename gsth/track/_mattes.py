@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from gsth.errors import MissingExtraError
 from gsth.track.detectors.builtin import solutions
 
 GUIDE_RADIUS, GUIDE_EPS = 8, 1e-4
@@ -58,46 +59,24 @@ class Matter:
     def _refined(self, image: np.ndarray, masks: list[np.ndarray]) -> np.ndarray:
         before, now, after = (masks[0], *masks) if len(masks) == 2 else masks
         mask = TEMPORAL[0] * before + TEMPORAL[1] * now + TEMPORAL[2] * after
-        guide = image.astype(np.float32) / 255
-        matte = guided_filter(guide, mask, self._radius, GUIDE_EPS)
+        matte = guided_filter(image, mask, self._radius, GUIDE_EPS)
         # the filter leaves a haze around 0 and 1; stretching the middle makes both ends firm
         matte = np.clip((matte - 0.1) / 0.8, 0, 1)
         return (matte * 255).round().astype(np.uint8)
 
 
 def guided_filter(guide: np.ndarray, mask: np.ndarray, radius: int, eps: float) -> np.ndarray:
-    """``mask`` [h w] with the edges of ``guide`` [h w 3]; both float32, 0 to 1.
+    """``mask`` [h w] float32 with the edges of ``guide`` [h w 3] uint8; ``eps`` in squared intensity, 0 to 1.
 
     Source: He, Sun, Tang 2010, Guided Image Filtering, eq. 19-20 (colour guide); the linear coefficients are found at
-    half size (He and Sun 2015, Fast Guided Filter), which is four times faster and looks the same.
+    half size (He and Sun 2015, Fast Guided Filter), which is three times faster and looks the same.
+
+    Raises:
+        MissingExtraError: This OpenCV lacks the filter; mediapipe asks for the one with it.
     """
-    h, w = mask.shape
-    half = ((w + 1) // 2, (h + 1) // 2)
-    small_guide, small_mask = (cv2.resize(x, half, interpolation=cv2.INTER_AREA) for x in (guide, mask))
-    slope, offset = _linear_coefficients(small_guide, small_mask, max(1, radius // 2), eps)
-    slope, offset = (cv2.resize(x, (w, h), interpolation=cv2.INTER_LINEAR) for x in (slope, offset))
-    return (slope * guide).sum(-1) + offset
-
-
-def _linear_coefficients(guide: np.ndarray, mask: np.ndarray, radius: int, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Slope [h w 3] and offset [h w] of the local linear model mask = slope . guide + offset, averaged over windows."""
-
-    def mean(x: np.ndarray) -> np.ndarray:
-        return cv2.blur(x, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
-
-    mean_g, mean_m = mean(guide), mean(mask)
-    cov_gm = mean(guide * mask[..., None]) - mean_g * mean_m[..., None]
-    i, j = np.triu_indices(3)
-    second = np.concatenate([mean(guide[..., i[k]] * guide[..., j[k]]) for k in (slice(3), slice(3, 6))], -1)
-    rr, rg, rb, gg, gb, bb = np.moveaxis(second - mean_g[..., i] * mean_g[..., j] + eps * (i == j), -1, 0)
-    # closed-form inverse of the symmetric 3 x 3 matrix
-    xx, xy, xz = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
-    yy, yz, zz = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
-    r, g, b = np.moveaxis(cov_gm, -1, 0)
-    slope = np.stack((xx * r + xy * g + xz * b, xy * r + yy * g + yz * b, xz * r + yz * g + zz * b), -1)
-    slope /= (xx * rr + xy * rg + xz * rb)[..., None]
-    offset = mean_m - (slope * mean_g).sum(-1)
-    return mean(slope), mean(offset)
+    if not hasattr(cv2, "ximgproc"):
+        raise MissingExtraError("opencv-contrib-python", "track", "cutting a person out")
+    return cv2.ximgproc.guidedFilter(guide, mask, max(1, radius // 2), eps * 255**2, scale=0.5)
 
 
 def plate(images: np.ndarray, mattes: np.ndarray, train_frames: int) -> tuple[np.ndarray, float]:

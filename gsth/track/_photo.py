@@ -13,8 +13,11 @@ section 4 (analysis by synthesis with SH light and keyframe identity); Ramamoort
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -29,6 +32,8 @@ from gsth.track._gauss import Carried, Points, State
 from gsth.track._rig import LandmarkRig, landmark_weights
 from gsth.track._surface import Surface, widened
 from gsth.types import Event, Identity, Motion, Step
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ ROUNDS = (
 TEXTURE_FRAMES, KEYFRAMES = 60, 24
 IDENTITY_NTH = 3
 """Every so-manieth surface point serves identity: it has many more frames than motion has, and many more columns."""
-CHUNK, KEY_CHUNK = 16, 8
+CHUNK, KEY_CHUNK = 16, 6
 """Frames solved at a time: bounds the memory."""
 NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
@@ -61,13 +66,13 @@ LANDMARK_PCT = 4.0
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
-TORSO_SD, SHIFT_SD, NECK_SD, HEAD_SD, EXPR_SD, GAIN_SD = 0.04, 0.008, 0.06, 0.06, 0.2, (0.2, 0.1)
+TORSO_SD, SHIFT_SD, NECK_SD, HEAD_SD, EXPR_SD, GAIN_SD = 0.04, 0.008, 0.06, 0.06, 0.1, (0.2, 0.1)
 """How far the landmark fit may plausibly be off: rad, m, rad, rad, activation, factor and grey level."""
 STEADY_TURN, STEADY_SHIFT, STEADY_EXPR, STEADY_GAIN = 0.003, 0.0008, 0.03, 0.01
 """How far a frame typically lies from the middle of its neighbours: rad, m, activation, gain."""
 JUMP = 2.0
 """From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
-SPARSE = 1.0
+SPARSE = 4.0
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
 IDENTITY, FOCAL = 20.0, 8.0
 """Weight of the priors of each identity coefficient and of log focal length against the pixels."""
@@ -132,10 +137,19 @@ class Photometric:
         steady = (STEADY_TURN,) * 3 + (STEADY_SHIFT,) * 3 + (STEADY_TURN,) * 6 + (STEADY_EXPR,) * len(self.free)
         self._steady = torch.tensor((*steady, STEADY_GAIN, STEADY_GAIN)).square().reciprocal()
         self._importance = landmark_weights() * _points.COUNT
+        self._cores = torch.get_num_threads()
 
-    @torch.no_grad()
     def run(self, rounds: tuple[Round, ...] = ROUNDS) -> Iterator[Event]:
         """Go through the rounds."""
+        # chunks side by side in one thread each are faster than several threads within each of many short operations
+        torch.set_num_threads(1)
+        try:
+            yield from self._run(rounds)
+        finally:
+            torch.set_num_threads(self._cores)
+
+    @torch.no_grad()
+    def _run(self, rounds: tuple[Round, ...]) -> Iterator[Event]:
         seen, frames = self.observed, torch.arange(len(self.observed.points))
         usable = seen.found[: self.train_frames].nonzero()[:, 0]
         textured = usable[torch.linspace(0, len(usable) - 1, min(TEXTURE_FRAMES, len(usable))).long()]
@@ -148,11 +162,14 @@ class Photometric:
                 self._identity_step(keys, px)
             if r.identity:  # a texture from before would hold the motion where the old identity had it
                 self._learn(textured, px)
-            normals = self._normals()
-            for chunk in frames.split(CHUNK):
-                self._follow(chunk, px, normals, r)
-                done += len(chunk)
+            normals, chunks = self._normals(), frames.split(CHUNK)
+            moved = []
+            for state in self._each(partial(self._follow, px=px, normals=normals, r=r), chunks):
+                moved.append(state)
+                done += len(state.expr)
                 yield Step("photometric", done, total)
+            for chunk, state in zip(chunks, moved, strict=True):
+                self.state.put(chunk, state)
 
     def result(self) -> Fitted:
         """The outcome so far, on all frames."""
@@ -193,8 +210,8 @@ class Photometric:
         at = self.skin.carried(self.who, state)
         place = at.x[..., :2] / at.x[..., 2:].clamp_min(1e-3) * focal + self.observed.principal * scale
         looked = F.grid_sample(pictures, (place / px * 2 - 1)[:, None], align_corners=False, padding_mode="border")
-        normal = F.normalize((at.turn @ normals[:, :, None])[..., 0], dim=-1)
-        facing = -F.cosine_similarity(normal, at.x, dim=-1)
+        normal = F.normalize(_gauss.times(at.turn, normals), dim=-1)
+        facing = -(normal * at.x).sum(-1) / at.x.norm(dim=-1)
         inside = ((place > BORDER) & (place < px - BORDER)).all(-1)
         cell = (place / px * CELLS).long().clamp(0, CELLS - 1)
         cell = cell[..., 1] * CELLS + cell[..., 0]
@@ -206,15 +223,21 @@ class Photometric:
     def _shading(self, normal: Tensor) -> Tensor:
         return (sh9(normal) @ self.light).clamp_min(0.2)
 
+    def _each(self, work: Callable[[Tensor], T], chunks: Sequence[Tensor]) -> Iterator[T]:
+        """``work`` on every chunk, in order, on all cores."""
+        with ThreadPoolExecutor(self._cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(torch.no_grad()(work), chunks)
+
     def _learn(self, frames: Tensor, px: int) -> None:
         """Texture, light and how sure each point is, from frames as they lie now."""
         normals = self._normals()
-        parts = []
-        for chunk in frames.split(CHUNK):
+
+        def looked(chunk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             state = self.state.take(chunk)
             sight = self._see(state, _pictures(self.images, chunk, px), normals)
-            parts.append(((sight.value - state.gain[:, 1:]) / (1 + state.gain[:, :1]), sight.weight, sight.normal))
-        value, weight, normal = (torch.cat(p) for p in zip(*parts, strict=True))
+            return (sight.value - state.gain[:, 1:]) / (1 + state.gain[:, :1]), sight.weight, sight.normal
+
+        value, weight, normal = (torch.cat(p) for p in zip(*self._each(looked, frames.split(CHUNK)), strict=True))
         bases, trust, rest = sh9(normal), torch.ones_like(value), torch.zeros_like(value)
         for _ in range(5):  # albedo and light in turn, outliers out
             w, shading = weight * trust, self._shading(normal)
@@ -227,30 +250,29 @@ class Photometric:
         variance = (w * rest.square()).sum(0) / w.sum(0).clamp_min(1e-6)
         self.certainty = (weight.sum(0) > 0.5) / (NOISE**2 + 2 * variance)
 
-    def _follow(self, frames: Tensor, px: int, normals: Tensor, r: Round) -> None:
-        """Motion of some frames, everything else fixed."""
-        pictures = _pictures(self.images, frames, px)
+    def _follow(self, frames: Tensor, px: int, normals: Tensor, r: Round) -> State:
+        """Motion of some neighbouring frames, everything else fixed."""
+        pictures, state = _pictures(self.images, frames, px), self.state.take(frames)
         for _ in range(r.motion):
-            state = self.state.take(frames)
             hessian, gradient = self._normal_equations(frames, state, self._see(state, pictures, normals), False)
             if r.steady:
                 precision, pull = self._steadiness(frames, state)
                 hessian.diagonal(dim1=1, dim2=2)[:] += precision
                 gradient = gradient + pull
-            self._move(frames, state, _gauss.bounded_step(hessian, gradient, state.expr[:, self.free]))
+            state = self._moved(state, _gauss.bounded_step(hessian, gradient, state.expr[:, self.free]))
+        return state
 
-    def _move(self, frames: Tensor, state: State, step: Tensor) -> None:
+    def _moved(self, state: State, step: Tensor) -> State:
         if not torch.isfinite(step).all():
             raise DivergedError("tracking, photometric stage: a step is not finite; please report the clip")
-        self.state.put(frames, _gauss.moved(state, step, self.free))
+        return _gauss.moved(state, step, self.free)
 
     def _identity_step(self, keys: Tensor, px: int) -> None:
         """One step on identity and focal length, the keyframes' motion eliminated (Schur complement)."""
         normals, p = self._normals(), len(self._precision)
         count = len(self.who) + 1
-        hessian, gradient = torch.zeros(count, count), torch.zeros(count)
-        parts = []
-        for chunk in keys.split(KEY_CHUNK):
+
+        def eliminated(chunk: Tensor) -> tuple[State, Tensor, Tensor, Tensor]:
             state = self.state.take(chunk)
             sight = self._see(state, _pictures(self.images, chunk, px), normals)
             h, g = self._normal_equations(chunk, state, sight, True)
@@ -258,15 +280,17 @@ class Photometric:
             h, g = _gauss.without(h, fixed), torch.where(fixed, 0.0, g)
             cross = h[:, :p, p:]
             answer = torch.linalg.solve(h[:, :p, :p], torch.cat((cross, g[:, :p, None]), -1))
-            hessian += (h[:, p:, p:] - cross.mT @ answer[..., :-1]).sum(0)
-            gradient += (g[:, p:] - (cross.mT @ answer[..., -1:])[..., 0]).sum(0)
-            parts.append((chunk, state, answer))
+            hessian = (h[:, p:, p:] - cross.mT @ answer[..., :-1]).sum(0)
+            return state, answer, hessian, (g[:, p:] - (cross.mT @ answer[..., -1:])[..., 0]).sum(0)
+
+        chunks = keys.split(KEY_CHUNK)
+        states, answers, hessians, gradients = zip(*self._each(eliminated, chunks), strict=True)
         off = self.log_focal - torch.tensor(self.observed.focal).log()
         prior = torch.cat((torch.full((count - 1,), IDENTITY), torch.tensor((FOCAL,))))
-        gradient += prior * torch.cat((self.who, off[None]))
-        step = -torch.linalg.solve(hessian + torch.diag(prior), gradient)
-        for chunk, state, answer in parts:
-            self._move(chunk, state, -(answer[..., -1] + answer[..., :-1] @ step))
+        gradient = sum(gradients, prior * torch.cat((self.who, off[None])))
+        step = -torch.linalg.solve(sum(hessians, torch.diag(prior)), gradient)
+        for chunk, state, answer in zip(chunks, states, answers, strict=True):
+            self.state.put(chunk, self._moved(state, -(answer[..., -1] + answer[..., :-1] @ step)))
         self.who, self.log_focal = self.who + step[:-1], self.log_focal + step[-1]
         for state in (self.state, self.anchor):
             state.torso[:, 6] *= step[-1].exp()
@@ -288,8 +312,14 @@ class Photometric:
         """
         # training frames have no held-out neighbour: nothing of those may reach identity through them
         last = torch.where(frames < self.train_frames, self.train_frames, len(self.observed.points)) - 1
-        before, after = self.state.take((frames - 1).clamp_min(0)), self.state.take(torch.minimum(frames + 1, last))
-        away = _gauss.between(_gauss.midway(before, after), state, self.free)
+
+        def at(wanted: Tensor) -> State:
+            out, inside = self.state.take(wanted), torch.isin(wanted, frames)
+            out.put(inside, state.take(wanted[inside] - frames[0]))
+            return out
+
+        middle = _gauss.midway(at((frames - 1).clamp_min(0)), at(torch.minimum(frames + 1, last)))
+        away = _gauss.between(middle, state, self.free)
         precision = self._steady / (1 + away.square() * self._steady / JUMP**2)
         return precision, precision * away
 
@@ -299,27 +329,32 @@ class Photometric:
         drawn = self.texture[::nth] * self._shading(sight.normal)
         away = sight.value - (1 + state.gain[:, :1]) * drawn - state.gain[:, 1:]
         weight = nth * sight.weight * certainty / (1 + 0.5 * away.square() * certainty)
-        weight = weight * self.observed.found[frames, None]
-        slope = sight.slope[:, :, None] @ _gauss.projected_slopes(sight.at.x, sight.focal)
-        rows = [skin.rows(slope, sight.at, state)[:, :, 0], -drawn[..., None], -torch.ones_like(drawn)[..., None]]
+        # weighed before the derivatives are taken, which have many more numbers
+        root = (weight * self.observed.found[frames, None]).sqrt()
+        drawn, away, picture_slope = drawn * root, away * root, sight.slope * root[..., None]
+        slope = _gauss.carried_back(picture_slope, sight.at.x, sight.focal)[:, :, None]
+        row = skin.rows(slope, sight.at, state, 2 + shared * (len(self.who) + 1))[:, :, 0]
+        p = len(self._precision)
+        row[..., p - 2], row[..., p - 1] = -drawn, -root
         if shared:
-            by_focal = (sight.slope * sight.at.x[..., :2]).sum(-1) * sight.focal / sight.at.x[..., 2]
-            by_focal = by_focal + _retreat(rows[0], state)
-            rows += [skin.identity_rows(slope, sight.at)[:, :, 0], by_focal[..., None]]
-        return _products(torch.cat(rows, -1), away, weight)
+            by_focal = (picture_slope * sight.at.x[..., :2]).sum(-1) * sight.focal / sight.at.x[..., 2]
+            skin.identity_rows(slope, sight.at, row[:, :, None, p:-1])
+            row[..., -1] = by_focal + _retreat(row, state)
+        return _products(row, away)
 
     def _landmark_part(self, frames: Tensor, state: State, shared: bool) -> tuple[Tensor, Tensor]:
-        seen, focal = self.observed.take(frames), self.log_focal.exp()
+        seen, focal, p = self.observed.take(frames), self.log_focal.exp(), len(self._precision)
         at = self.landmarks.carried(self.who, state)
         pct = 100 / ruler(self.observed.points)[frames, None, None]
-        slope = _gauss.projected_slopes(at.x, focal)
+        slope = _gauss.projected_slopes(at.x, focal) * pct[..., None]
         place = at.x[..., :2] / at.x[..., 2:] * focal
-        rows = [self.landmarks.rows(slope, at, state), slope.new_zeros(*slope.shape[:3], 2)]
+        row = self.landmarks.rows(slope, at, state, 2 + shared * (len(self.who) + 1))
+        row[..., p - 2 : p] = 0
         if shared:
-            rows += [self.landmarks.identity_rows(slope, at), (place + _retreat(rows[0], state))[..., None]]
-        row = torch.cat(rows, -1) * pct[..., None]
+            self.landmarks.identity_rows(slope, at, row[..., p:-1])
+            row[..., -1] = place * pct + _retreat(row, state)
         away = (place + seen.principal - torch.cat((seen.points, seen.shoulders[..., :2]), 1)) * pct
-        upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
+        upper, lower = ([pair[i] for pair in _points.PAIRS] for i in (0, 1))
         row, away = (torch.cat((v, v[:, upper] - v[:, lower]), 1) for v in (row, away))
         weight = torch.cat(
             (
@@ -333,7 +368,8 @@ class Photometric:
         exact = torch.ones(away.shape[1])
         exact[_points.COUNT : _points.COUNT + 2] = 0.2
         weight = weight / (1 + (away.square().sum(-1) * exact.square()) / 4) / LANDMARK_PCT**2
-        return _products(row.flatten(1, 2), away.flatten(1), weight.repeat_interleave(2, 1))
+        root = weight.sqrt()[..., None]
+        return _products(row.mul_(root[..., None]).flatten(1, 2), (away * root).flatten(1))
 
 
 def _retreat(rows: Tensor, state: State) -> Tensor:
@@ -346,10 +382,9 @@ def _retreat(rows: Tensor, state: State) -> Tensor:
     return back * state.torso[:, 6].reshape(-1, *[1] * (back.ndim - 1))
 
 
-def _products(rows: Tensor, away: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """J' W J and J' W r of rows [t m p], residuals and weights [t m]."""
-    weighted = rows * weight[..., None]
-    return rows.mT @ weighted, (weighted.mT @ away[..., None])[..., 0]
+def _products(rows: Tensor, away: Tensor) -> tuple[Tensor, Tensor]:
+    """J' J and J' r of weighed rows [t m p] and residuals [t m]."""
+    return rows.mT @ rows, (rows.mT @ away[..., None])[..., 0]
 
 
 def _light(rows: Tensor, value: Tensor, weight: Tensor) -> Tensor:
@@ -372,11 +407,10 @@ def _pictures(images: np.ndarray, frames: Tensor, px: int) -> Tensor:
     """Grey level (0 to 1) and its two derivatives, 1/px, of some frames at a size [t 3 px px]."""
     out = np.empty((len(frames), 3, px, px), np.float32)
     for k, i in enumerate(frames.tolist()):
-        image = images[i]
-        if image.shape[0] != px:
-            image = cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA)
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-        out[k, 0] = cv2.GaussianBlur(grey, (0, 0), 0.8)
+        grey = cv2.cvtColor(images[i], cv2.COLOR_RGB2GRAY)
+        if len(grey) != px:
+            grey = cv2.resize(grey, (px, px), interpolation=cv2.INTER_AREA)
+        out[k, 0] = cv2.GaussianBlur(grey.astype(np.float32) / 255, (0, 0), 0.8)
         out[k, 1] = cv2.Sobel(out[k, 0], cv2.CV_32F, 1, 0, scale=1 / 8)
         out[k, 2] = cv2.Sobel(out[k, 0], cv2.CV_32F, 0, 1, scale=1 / 8)
     return torch.from_numpy(out)

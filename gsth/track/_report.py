@@ -66,7 +66,7 @@ def write(folder: Path, track: Track, fitted: Fitted, quality: Quality, train_fr
         yield Notice(f"the overlay video has no sound: {error}")
     count = len(detected)
     video = folder / "overlay.mp4"
-    media.write_video(video, (drawn(i) for i in range(count)), track.clip.fps, sound, 48_000)
+    media.write_video(video, (drawn(i) for i in range(count)), track.clip.fps, sound, 48_000, media.DRAFT_CRF)
     yield Step("report", 1, 2)
     samples = [drawn(i) for i in np.linspace(0, count - 1, min(SAMPLES, count)).astype(int)]
     text = "".join(_page(track, fitted, quality, train_frames, (samples, video)))

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from gsth.errors import MissingExtraError
 from gsth.track import _mattes
 
 
@@ -61,13 +62,19 @@ def test_hole_is_filled_smoothly_from_around() -> None:
 
 
 def test_guided_filter_pulls_a_blurred_matte_to_the_edge() -> None:
-    guide = np.zeros((64, 64, 3), np.float32)
-    guide[:, 32:] = (0.8, 0.5, 0.2)
+    guide = np.zeros((64, 64, 3), np.uint8)
+    guide[:, 32:] = (204, 128, 51)
     sharp = (guide[..., 0] > 0).astype(np.float32)
     blurred = cv2.GaussianBlur(sharp, (0, 0), 3)
     refined = _mattes.guided_filter(guide, blurred, 8, 1e-4)
     assert (refined[:, 32] - refined[:, 31]).min() > 4 * (blurred[:, 32] - blurred[:, 31]).max()
     assert np.abs(refined[:, 30] - sharp[:, 30]).max() < 0.6 * np.abs(blurred[:, 30] - sharp[:, 30]).max()
+
+
+def test_opencv_without_its_extra_modules_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cv2, "ximgproc")
+    with pytest.raises(MissingExtraError, match="opencv-contrib-python"):
+        _mattes.guided_filter(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.float32), 2, 1e-4)
 
 
 def test_every_frame_gets_one_matte_in_order() -> None:
