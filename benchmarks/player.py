@@ -33,7 +33,8 @@ async (given) => {
     const view = { radial: true, eye: new Float32Array(3), direction: new Float32Array([0, 0, 1]), cullCosine: 2 };
     const times = { rig: [], sort: [] };
     for (let i = 0; i < given.frames + 50; i++) {
-      track.sample((i / track.fps) % track.seconds, pose);
+      track.time = (i / track.fps) % track.seconds;
+      track.sample(pose);
       for (let e = 0; e < pose.expr.length; e++) pose.expr[e] = Math.max(pose.expr[e], 0.01); // all shapes at work
       const a = performance.now();
       rig.pose(pose);

@@ -130,9 +130,9 @@ def test_the_mouth_keeps_time_with_the_sound(tab: Any, light: Path, serve: Any, 
           player.rest();
           const jaw = player.expressions.indexOf("jawOpen"), seen = [], performer = player.performer;
           const perform = performer.perform.bind(performer);
-          performer.perform = (time, dt) => {
+          performer.perform = () => {
             const heard = player.speechTime;
-            perform(time, dt);
+            perform();
             if (heard === null) return;
             const face = Float32Array.from(player.voice.rest);
             performer.speech.sample(heard, face);

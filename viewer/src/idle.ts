@@ -27,6 +27,8 @@ export class Idle {
   private nextGlance = 0;
   private readonly glance = new Float64Array(4);
   private readonly turn = new Float64Array(4);
+  /** Now, s; never falls. */
+  time = 0;
 
   constructor(
     expressions: readonly string[],
@@ -44,36 +46,37 @@ export class Idle {
     this.nextBlink = this.gap();
   }
 
-  /** The person's mean pose, alive, at a time that never falls, s; expressions are left alone. */
-  body(time: number, out: Pose): void {
+  /** The person's mean pose, alive; expressions are left alone. */
+  body(out: Pose): void {
     out.place.set(this.track.meanPlace);
     out.joints.set(this.track.meanJoints);
-    this.turnJoint(time, NECK, 0.4, out);
-    this.turnJoint(time, HEAD, 0.6, out);
+    this.turnJoint(NECK, out);
+    this.turnJoint(HEAD, out);
   }
 
-  private turnJoint(time: number, joint: number, share: number, out: Pose): void {
+  private turnJoint(joint: number, out: Pose): void {
+    const share = joint === NECK ? 0.4 : 0.6;
     for (let axis = 0; axis < 3; axis++) {
       let sum = 0;
       for (let k = 0; k < WAVES; k++) {
         const at = (axis * WAVES + k) * 2;
-        sum += Math.sin(2 * Math.PI * this.waves[at]! * time + this.waves[at + 1]! + joint);
+        sum += Math.sin(2 * Math.PI * this.waves[at]! * this.time + this.waves[at + 1]! + joint);
       }
       const own = this.track.spread[(joint - NECK) * 3 + axis]!;
       this.turn[axis] = this.sway * Math.max(own, share * SWAY_RAD[axis]!) * Math.sqrt(2 / WAVES) * sum;
     }
-    rotvecToQuat(this.turn, 0, this.turn[0]!, this.turn[1]!, this.turn[2]!);
+    rotvecToQuat(this.turn, 0, this.turn, 0);
     quatMul(out.joints, joint * 4, this.track.meanJoints, joint * 4, this.turn, 0);
   }
 
   /** Close the lids where a blink is under way. */
-  blink(time: number, out: Pose): void {
+  blink(out: Pose): void {
     if (this.blinksPerMinute === 0) return;
-    while (time >= this.nextBlink) {
+    while (this.time >= this.nextBlink) {
       this.blinkAt = this.nextBlink;
       this.nextBlink += this.gap();
     }
-    const t = time - this.blinkAt;
+    const t = this.time - this.blinkAt;
     const closed = this.blinkAt > 0 ? smooth(t / CLOSE_S) * (1 - smooth((t - CLOSE_S - SHUT_S) / OPEN_S)) : 0;
     for (let i = 0; i < this.lids.length; i++) {
       const lid = this.lids[i]!;
@@ -82,20 +85,24 @@ export class Idle {
   }
 
   /** Small wandering of the gaze: it rests and jumps. */
-  wander(time: number, out: Pose): void {
-    while (time >= this.nextGlance) {
-      this.glanceAt = this.nextGlance;
-      this.nextGlance += 0.5 + 1.9 * this.glanceRandom();
-      this.glance[0] = this.glance[2]!;
-      this.glance[1] = this.glance[3]!;
-      this.glance[2] = clamp(0.01 * gaussian(this.glanceRandom), -0.05, 0.05);
-      this.glance[3] = clamp(0.018 * gaussian(this.glanceRandom), -0.08, 0.08);
-    }
-    const arrived = smooth((time - this.glanceAt) / SACCADE_S);
-    const pitch = this.glance[0]! + (this.glance[2]! - this.glance[0]!) * arrived;
-    const yaw = this.glance[1]! + (this.glance[3]! - this.glance[1]!) * arrived;
-    rotvecToQuat(this.turn, 0, pitch, yaw, 0);
+  wander(out: Pose): void {
+    while (this.time >= this.nextGlance) this.jump();
+    const arrived = smooth((this.time - this.glanceAt) / SACCADE_S);
+    this.turn[0] = this.glance[0]! + (this.glance[2]! - this.glance[0]!) * arrived;
+    this.turn[1] = this.glance[1]! + (this.glance[3]! - this.glance[1]!) * arrived;
+    this.turn[2] = 0;
+    rotvecToQuat(this.turn, 0, this.turn, 0);
     for (let eye = EYE_L; eye <= EYE_R; eye++) quatMul(out.joints, eye * 4, out.joints, eye * 4, this.turn, 0);
+  }
+
+  /** Where the gaze goes next, and when. */
+  private jump(): void {
+    this.glanceAt = this.nextGlance;
+    this.nextGlance += 0.5 + 1.9 * this.glanceRandom();
+    this.glance[0] = this.glance[2]!;
+    this.glance[1] = this.glance[3]!;
+    this.glance[2] = clamp(0.01 * gaussian(this.glanceRandom), -0.05, 0.05);
+    this.glance[3] = clamp(0.018 * gaussian(this.glanceRandom), -0.08, 0.08);
   }
 
   private gap(): number {

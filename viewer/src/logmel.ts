@@ -57,7 +57,9 @@ export class MelColumn {
     const { re, im, power } = this;
     re.fill(0);
     im.fill(0);
-    for (let i = 0; i < WINDOW; i++) re[i] = (samples[start + i] ?? 0) * this.hann[i]!;
+    // Within the array: a read beyond its ends would make the engine box every sample.
+    const first = Math.max(0, -start), end = Math.min(WINDOW, samples.length - start);
+    for (let i = first; i < end; i++) re[i] = samples[start + i]! * this.hann[i]!;
     this.transform();
     for (let k = 0; k <= FFT / 2; k++) power[k] = re[k]! ** 2 + im[k]! ** 2;
     for (let band = 0; band < BANDS; band++) {

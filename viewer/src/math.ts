@@ -1,4 +1,8 @@
-/** Quaternions wxyz in plain arrays at an offset, so that nothing is allocated (Math.hypot would). */
+/**
+ * Quaternions wxyz in plain arrays at an offset, so that nothing is allocated: Math.hypot would, and so would fractional
+ * arguments and results of functions that the engine does not inline, which it boxes. Hence also time and the like in
+ * fields and arrays wherever something runs at every frame.
+ */
 
 export type Floats = Float32Array | Float64Array | number[];
 
@@ -35,8 +39,9 @@ export function quatToRotvec(out: Floats, o: number, q: Floats, i: number): void
   for (let k = 0; k < 3; k++) out[o + k] = q[i + 1 + k]! * factor;
 }
 
-/** Quaternion of a rotation vector, rad. */
-export function rotvecToQuat(out: Floats, o: number, x: number, y: number, z: number): void {
+/** Quaternion of a rotation vector, rad; out may be v. */
+export function rotvecToQuat(out: Floats, o: number, v: Floats, i: number): void {
+  const x = v[i]!, y = v[i + 1]!, z = v[i + 2]!;
   const angle = Math.sqrt(x * x + y * y + z * z);
   const scale = angle < 1e-8 ? 0.5 : Math.sin(angle / 2) / angle;
   out[o] = Math.cos(angle / 2);

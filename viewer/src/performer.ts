@@ -29,8 +29,9 @@ export class Performer {
   readonly idle: Idle;
   /** Blinks, glances and sway; off, the head does only what it is told. */
   alive = true;
-  /** Where the track is shown while `trackClock` is null, s. */
-  trackTime = 0;
+  /** For `perform`: now, and how much later than at the last call, s. */
+  time = 0;
+  dt = 0;
   private trackOn = false;
   private trackShare = 0;
   private speechShare = 0;
@@ -46,7 +47,7 @@ export class Performer {
   /** Yaw and pitch of head and eyes towards the target, rad. */
   private readonly headTurn = new Float32Array(2);
   private readonly eyeTurn = new Float32Array(4);
-  private readonly quat = new Float32Array(8);
+  private readonly quat = new Float32Array(4);
 
   constructor(
     private readonly rig: Rig,
@@ -61,7 +62,7 @@ export class Performer {
     this.idle = new Idle(rig.expressions, track, seed);
   }
 
-  /** Show the track from `trackTime` on; or leave it for an idle body. */
+  /** Show the track where it stands; or leave it for an idle body. */
   setTrack(on: boolean): void {
     this.trackOn = on;
   }
@@ -91,31 +92,33 @@ export class Performer {
     if (point !== null) this.target.set(point);
   }
 
-  /** Make `pose` for a time, `dt` seconds after the last one. */
-  perform(time: number, dt: number): void {
-    const { pose, base } = this;
-    this.trackShare = approach(this.trackShare, this.trackOn ? 1 : 0, dt / FADE_S);
-    this.speechShare = approach(this.speechShare, this.speaking ? 1 : 0, dt / FADE_S);
+  /** Make `pose` for `time`. */
+  perform(): void {
+    const { pose, base, idle } = this;
+    const step = this.dt / FADE_S;
+    this.trackShare = approach(this.trackShare, this.trackOn ? 1 : 0, step);
+    this.speechShare = approach(this.speechShare, this.speaking ? 1 : 0, step);
+    idle.time = this.alive ? this.time : 0;
     if (this.trackShare < 1) {
       pose.expr.set(this.voice.rest);
-      this.idle.body(this.alive ? time : 0, pose);
+      idle.body(pose);
     }
     if (this.trackShare > 0) {
-      this.track.sample(this.trackTime, base);
+      this.track.sample(base);
       if (this.trackShare < 1) mix(pose, base, this.trackShare);
       else copy(pose, base);
     }
     if (this.speech !== null && this.clock !== null) this.speak(pose);
     if (this.alive) {
-      if (!this.trackOn) this.idle.blink(time, pose);
-      if (this.trackShare < 1) this.idle.wander(time, pose);
+      if (!this.trackOn) idle.blink(pose);
+      if (this.trackShare < 1) idle.wander(pose);
     }
     for (let e = 0; e < this.held.length; e++) {
       const value = this.held[e]!;
       if (value === value) pose.expr[e] = value; // not NaN; Number.isNaN would box each number
     }
-    this.lookAmount = approach(this.lookAmount, this.lookWanted(), dt / FADE_S);
-    if (this.lookAmount > 0) this.gaze(dt);
+    this.lookAmount = approach(this.lookAmount, this.lookWanted(), step);
+    if (this.lookAmount > 0) this.gaze();
   }
 
   /** Without fading: as if everything had long been so. */
@@ -151,21 +154,25 @@ export class Performer {
   private accent(amount: number): void {
     const { pose, lift, quat } = this;
     for (let e = 0; e < lift.length; e++) pose.expr[e] = Math.min(1, pose.expr[e]! + lift[e]! * amount);
-    rotvecToQuat(quat, 0, NOD_RAD * this.idle.sway * amount, 0, 0);
+    quat[0] = NOD_RAD * this.idle.sway * amount;
+    quat[1] = quat[2] = 0;
+    rotvecToQuat(quat, 0, quat, 0);
     quatMul(pose.joints, HEAD * 4, pose.joints, HEAD * 4, quat, 0);
   }
 
   /** Turn head and eyes to the target (a face looks along -z of its joints, y is down). */
-  private gaze(dt: number): void {
+  private gaze(): void {
     const { pose, rig, headTurn, eyeTurn, quat } = this;
-    const headSpeed = 1 - Math.exp(-HEAD_SPEED * dt), eyeSpeed = 1 - Math.exp(-EYE_SPEED * dt);
+    const headSpeed = 1 - Math.exp(-HEAD_SPEED * this.dt), eyeSpeed = 1 - Math.exp(-EYE_SPEED * this.dt);
     this.toward(rig.jointRotations[HEAD]!, rig.jointPlaces[HEAD]!, quat);
     // The rotation of the last frame holds the turn that was given then; add to it what is missing.
     for (let k = 0; k < 2; k++) {
       const wanted = clamp(HEAD_SHARE * (headTurn[k]! + quat[k]!), -MAX_HEAD_RAD, MAX_HEAD_RAD);
       headTurn[k]! += headSpeed * (wanted - headTurn[k]!);
     }
-    yawPitch(quat, headTurn[0]! * this.lookAmount, headTurn[1]! * this.lookAmount);
+    quat[0] = headTurn[0]! * this.lookAmount;
+    quat[1] = headTurn[1]! * this.lookAmount;
+    yawPitch(quat);
     quatMul(pose.joints, HEAD * 4, pose.joints, HEAD * 4, quat, 0);
     for (let eye = EYE_L; eye <= EYE_R; eye++) {
       const at = (eye - EYE_L) * 2;
@@ -174,7 +181,9 @@ export class Performer {
         const wanted = clamp(quat[k]!, -MAX_EYE_RAD, MAX_EYE_RAD);
         eyeTurn[at + k]! += eyeSpeed * (wanted - eyeTurn[at + k]!);
       }
-      yawPitch(quat, eyeTurn[at]!, eyeTurn[at + 1]!);
+      quat[0] = eyeTurn[at]!;
+      quat[1] = eyeTurn[at + 1]!;
+      yawPitch(quat);
       quatMix(pose.joints, eye * 4, pose.joints, eye * 4, quat, 0, this.lookAmount);
     }
   }
@@ -193,10 +202,13 @@ export class Performer {
 
 const half = new Float32Array(8);
 
-/** q = yaw, then pitch in the turned axes. */
-function yawPitch(q: Float32Array, yaw: number, pitch: number): void {
-  rotvecToQuat(half, 0, 0, yaw, 0);
-  rotvecToQuat(half, 4, pitch, 0, 0);
+/** Yaw and pitch in q become the rotation by that yaw, then by that pitch in the turned axes. */
+function yawPitch(q: Float32Array): void {
+  half[0] = half[2] = half[5] = half[6] = 0;
+  half[1] = q[0]!;
+  half[4] = q[1]!;
+  rotvecToQuat(half, 0, half, 0);
+  rotvecToQuat(half, 4, half, 4);
   quatMul(q, 0, half, 0, half, 4);
 }
 

@@ -7,7 +7,7 @@ import { Performer } from "./performer";
 import { Rig, type SortView } from "./rig";
 import { type Playback, Sound, type SoundSource, type Tap } from "./sound";
 import { Live, Recording } from "./speech";
-import { FLIP, SplatMesh, toAvatar } from "./splats";
+import { FLIP, SplatMesh, ToAvatar } from "./splats";
 import { Track } from "./track";
 import { type Level, Tuner } from "./tuner";
 import { type Voice, voiceOf } from "./voice";
@@ -37,6 +37,8 @@ export interface Stats {
 const NEAR_M = 0.02, FAR_M = 50;
 const HEAD = 2;
 const SMOOTHING = 0.05;
+/** Rig and sort are timed at every so many frames (reading the clock makes garbage), which meets frames with a sort. */
+const TIMED_EVERY = 7;
 
 /**
  * Events: speechstart, speechend, xrstart, xrend, and error (an ErrorEvent: sound that cannot be read, no headset).
@@ -63,6 +65,7 @@ export class Player extends EventTarget {
   private readonly view: SortView = {
     radial: false, eye: new Float32Array(3), direction: new Float32Array(3), cullCosine: 2,
   };
+  private readonly toAvatar = new ToAvatar();
   private readonly point = new Vector3();
   private readonly direction = new Vector3();
   private readonly lookPoint = new Vector3();
@@ -72,7 +75,6 @@ export class Player extends EventTarget {
   private tap: Tap | null = null;
   private wasSpeaking = false;
   private last = 0;
-  private time = 0;
   private frame = 0;
 
   private constructor(
@@ -98,12 +100,13 @@ export class Player extends EventTarget {
     this.controls = new OrbitControls(this.handle, this.renderer.domElement);
     this.controls.minDistance = 0.1;
     this.controls.maxDistance = 10;
+    this.controls.addEventListener("change", () => this.aim());
     this.tuner = new Tuner((level) => this.tune(level));
     this.tuner.enabled = options.autoTune ?? true;
     this.headset = new Headset(this);
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(element);
-    this.performer.perform(0, 0);
+    this.performer.perform();
     this.rig.pose(this.performer.pose);
     this.resetView();
     this.fit();
@@ -181,9 +184,9 @@ export class Player extends EventTarget {
   show(time: number): void {
     this.playing = false;
     this.performer.setTrack(true);
-    this.performer.trackTime = time;
+    this.track.time = time;
     this.performer.settle();
-    this.draw(0);
+    this.drawNow();
   }
 
   /** Hold an expression (an ARKit name for the built-in head) at 0 to 1; null gives it back. */
@@ -239,7 +242,7 @@ export class Player extends EventTarget {
 
   /** Draw now, and give the picture, RGBA, top row first. */
   snapshot(): ImageData {
-    this.draw(0);
+    this.drawNow();
     const gl = this.renderer.getContext(), { width, height } = this.renderer.domElement;
     const pixels = new Uint8ClampedArray(width * height * 4), flipped = new Uint8ClampedArray(pixels.length);
     gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
@@ -286,15 +289,15 @@ export class Player extends EventTarget {
     const ms = this.last === 0 ? 0 : now - this.last;
     this.last = now;
     const dt = Math.min(ms / 1000, 0.1);
-    this.time += dt;
-    if (this.playing) this.performer.trackTime = (this.performer.trackTime + dt) % this.track.seconds;
+    this.performer.dt = dt;
+    this.performer.time += dt;
+    if (this.playing) this.track.time = (this.track.time + dt) % this.track.seconds;
     if (ms > 0) {
       this.stats.fps += SMOOTHING * (1000 / ms - this.stats.fps);
       this.tuner.frame(ms, this.headset.active ? 1000 / this.headset.frameRate : 1000 / 60);
     }
     if (this.headset.active) this.headset.frame(dt);
-    else if (this.controls.update()) this.aim();
-    this.draw(dt);
+    this.draw(this.frame++ % this.tuner.current.sortEvery === 0);
     if (this.speaking !== this.wasSpeaking) {
       this.wasSpeaking = this.speaking;
       this.dispatchEvent(new Event(this.wasSpeaking ? "speechstart" : "speechend"));
@@ -311,38 +314,47 @@ export class Player extends EventTarget {
   }
 
   private aim(): void {
+    if (this.headset.active) return; // the session's cameras are the headset's
     this.handle.updateMatrixWorld();
     this.camera.matrix.multiplyMatrices(this.handle.matrixWorld, this.toCamera);
     this.camera.matrix.decompose(this.camera.position, this.camera.quaternion, this.camera.scale);
     this.camera.updateMatrixWorld(true);
   }
 
-  private draw(dt: number): void {
+  /** As if no time had passed. */
+  private drawNow(): void {
+    this.performer.dt = 0;
+    this.draw(true);
+  }
+
+  private draw(sorted: boolean): void {
     const { rig, view, stats, tuner } = this;
     this.headset.active ? this.headset.eyePoint(this.point) : this.point.setFromMatrixPosition(this.camera.matrixWorld);
-    this.camera.getWorldDirection(this.direction).add(this.point);
+    const toAvatar = this.toAvatar.from(this.stage.matrixWorld);
     if (this.looking !== null) {
-      const at = toAvatar(this.lookTarget.copy(this.looking === "viewer" ? this.point : this.lookPoint), this.stage.matrixWorld);
+      const at = this.lookTarget.copy(this.looking === "viewer" ? this.point : this.lookPoint).applyMatrix4(toAvatar);
       this.lookArray[0] = at.x;
       this.lookArray[1] = at.y;
       this.lookArray[2] = at.z;
       this.performer.lookAt(this.lookArray);
     }
-    const began = performance.now();
-    this.performer.perform(this.time, dt);
+    const timed = this.frame % TIMED_EVERY === 0;
+    const began = timed ? performance.now() : 0;
+    this.performer.perform();
     rig.pose(this.performer.pose);
-    const rigged = performance.now();
-    if (dt === 0 || this.frame++ % tuner.current.sortEvery === 0) {
-      const eye = toAvatar(this.point, this.stage.matrixWorld), ahead = toAvatar(this.direction, this.stage.matrixWorld);
-      eye.toArray(view.eye);
-      ahead.sub(eye).toArray(view.direction);
+    const rigged = timed ? performance.now() : 0;
+    if (sorted) {
+      this.direction.setFromMatrixColumn(this.camera.matrixWorld, 2).negate().add(this.point).applyMatrix4(toAvatar);
+      this.point.applyMatrix4(toAvatar).toArray(view.eye);
+      this.direction.sub(this.point).toArray(view.direction);
       view.radial = this.headset.active;
       view.cullCosine = tuner.current.cullCosine;
       rig.sort(view);
     }
-    const sorted = performance.now();
-    stats.rigMs += SMOOTHING * (rigged - began - stats.rigMs);
-    stats.sortMs += SMOOTHING * (sorted - rigged - stats.sortMs);
+    if (timed) {
+      stats.rigMs += TIMED_EVERY * SMOOTHING * (rigged - began - stats.rigMs);
+      stats.sortMs += TIMED_EVERY * SMOOTHING * (performance.now() - rigged - stats.sortMs);
+    }
     stats.drawn = rig.drawn;
     stats.level = tuner.level;
     this.splats.update(true);

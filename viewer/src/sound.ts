@@ -123,7 +123,10 @@ export class Tap implements Clock {
     const samples = Math.round(context.sampleRate * PIECE_S);
     const node = new AudioWorkletNode(context, "gsth-tap", { numberOfOutputs: 0, processorOptions: { samples } });
     const resampler = new Resampler(context.sampleRate, RATE);
-    node.port.onmessage = ({ data }: MessageEvent<Float32Array>) => live.push(resampler.push(data));
+    node.port.onmessage = ({ data }: MessageEvent<Float32Array>) => {
+      const count = resampler.push(data);
+      live.push(resampler.out, count);
+    };
     source.connect(node);
     this.nodes = [source, node];
     if (audible) {

@@ -130,9 +130,9 @@ export class Live implements Speech {
     return this.curves.count / STEPS_HZ;
   }
 
-  /** Hear mono samples at 16 kHz. */
-  push(samples: Float32Array): void {
-    for (let i = 0; i < samples.length; i++) {
+  /** Hear mono samples at 16 kHz, the first `count` of them. */
+  push(samples: Float32Array, count = samples.length): void {
+    for (let i = 0; i < count; i++) {
       this.buffer[this.filled++] = samples[i]!;
       if (this.filled === WINDOW) {
         this.stream.hear(this.buffer, 0);
@@ -155,11 +155,15 @@ const KERNEL_STEPS = 64;
 
 /** Mono sound of any rate to 16 kHz, piece by piece: windowed sinc, cut below the lower Nyquist. */
 export class Resampler {
+  /** What the last piece became, as many as `push` said. */
+  out = new Float32Array(0);
   private readonly taps: number;
   /** One side of the kernel, KERNEL_STEPS entries for each input sample. */
   private readonly kernel: Float32Array;
-  private history: Float32Array;
-  /** Where the next output lies, in input samples from the start of `history`. */
+  /** Input that is still needed, `held` samples of it. */
+  private input: Float32Array;
+  private held: number;
+  /** Where the next output lies, in samples of `input`. */
   private at: number;
 
   constructor(
@@ -172,26 +176,35 @@ export class Resampler {
       const d = i / KERNEL_STEPS, x = d * cut * Math.PI;
       return d >= this.taps ? 0 : (x === 0 ? 1 : Math.sin(x) / x) * (0.5 + 0.5 * Math.cos((Math.PI * d) / this.taps)) * cut;
     });
-    this.history = new Float32Array(this.taps);
+    this.input = new Float32Array(this.taps);
+    this.held = this.taps;
     this.at = this.taps;
   }
 
-  push(input: Float32Array): Float32Array {
-    const joined = new Float32Array(this.history.length + input.length);
-    joined.set(this.history);
-    joined.set(input, this.history.length);
-    const step = this.rate / this.wanted;
-    const out = new Float32Array(Math.max(0, Math.ceil((joined.length - this.taps - this.at) / step)));
-    for (let i = 0; i < out.length; i++, this.at += step) {
-      let sum = 0;
-      for (let k = Math.ceil(this.at - this.taps); k < this.at + this.taps; k++) {
-        sum += this.kernel[Math.round(Math.abs(k - this.at) * KERNEL_STEPS)]! * joined[k]!;
-      }
-      out[i] = sum;
+  /** Fill `out`; returns with how many samples. */
+  push(piece: Float32Array): number {
+    const step = this.rate / this.wanted, end = this.held + piece.length;
+    if (end > this.input.length) {
+      const larger = new Float32Array(2 * end);
+      larger.set(this.input);
+      this.input = larger;
     }
-    const keep = Math.floor(this.at) - this.taps;
-    this.history = joined.slice(keep);
-    this.at -= keep;
-    return out;
+    const { input, kernel, taps } = this;
+    input.set(piece, this.held);
+    const count = Math.max(0, Math.ceil((end - taps - this.at) / step));
+    if (count > this.out.length) this.out = new Float32Array(2 * count);
+    let at = this.at;
+    for (let i = 0; i < count; i++, at += step) {
+      let sum = 0;
+      for (let k = Math.ceil(at - taps); k < at + taps; k++) {
+        sum += kernel[Math.round(Math.abs(k - at) * KERNEL_STEPS)]! * input[k]!;
+      }
+      this.out[i] = sum;
+    }
+    const gone = Math.floor(at) - taps;
+    input.copyWithin(0, gone, end);
+    this.held = end - gone;
+    this.at = at - gone;
+    return count;
   }
 }

@@ -152,6 +152,7 @@ export class SplatMesh {
   private readonly posed: DataTexture;
   private readonly order: InstancedBufferAttribute;
   private readonly geometry = new InstancedBufferGeometry();
+  private readonly toAvatar = new ToAvatar();
   private readonly viewport = new Vector4();
   private readonly target = new Vector2();
 
@@ -232,18 +233,26 @@ export class SplatMesh {
     u["clipZ"]!.value.set(-p[10]!, p[14]!);
     const view = u["view"]!.value as Matrix4;
     view.multiplyMatrices(camera.matrixWorldInverse, this.object.matrixWorld).premultiply(FLIP).multiply(FLIP);
-    (u["eye"]!.value as Vector3).setFromMatrixPosition(camera.matrixWorld);
-    toAvatar(u["eye"]!.value, this.object.matrixWorld);
+    const eye = u["eye"]!.value as Vector3;
+    eye.setFromMatrixPosition(camera.matrixWorld).applyMatrix4(this.toAvatar.from(this.object.matrixWorld));
     u["maxReach"]!.value = this.maxDeviations ** 2;
     this.material.uniformsNeedUpdate = true;
   }
 }
 
-const inverse = new Matrix4();
+/** Takes points of three's world into the avatar's frame. */
+export class ToAvatar {
+  private readonly matrix = FLIP.clone();
+  private readonly world = new Matrix4();
 
-/** A point of three's world in the avatar's frame, in place. */
-export function toAvatar(point: Vector3, avatarWorld: Matrix4): Vector3 {
-  return point.applyMatrix4(inverse.copy(avatarWorld).invert()).applyMatrix4(FLIP);
+  /** The matrix while the avatar stands there; worked out anew only where it has moved. */
+  from(avatarWorld: Matrix4): Matrix4 {
+    if (!this.world.equals(avatarWorld)) {
+      this.world.copy(avatarWorld);
+      this.matrix.copy(avatarWorld).invert().premultiply(FLIP);
+    }
+    return this.matrix;
+  }
 }
 
 function integers(data: Uint32Array, rows: number): DataTexture {

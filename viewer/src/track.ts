@@ -7,6 +7,8 @@ import type { Pose } from "./rig";
 const NECK = 1;
 
 export class Track {
+  /** Where it stands, s. */
+  time = 0;
   readonly frames: number;
   readonly fps: number;
   readonly meanPlace = new Float32Array(7);
@@ -41,9 +43,9 @@ export class Track {
     return this.frames / this.fps;
   }
 
-  /** The motion at a time, s, between frames too; held at its ends. Frame i stands at (i + 1/2) / fps. */
-  sample(time: number, out: Pose): void {
-    const at = clamp(time * this.fps - 0.5, 0, this.frames - 1);
+  /** The motion at `time`, between frames too; held at its ends. Frame i stands at (i + 1/2) / fps. */
+  sample(out: Pose): void {
+    const at = clamp(this.time * this.fps - 0.5, 0, this.frames - 1);
     const a = Math.floor(at), b = Math.min(a + 1, this.frames - 1), amount = at - a;
     for (let e = 0, i = a * this.expressions, j = b * this.expressions; e < this.expressions; e++) {
       out.expr[e] = this.expr[i + e]! * (1 - amount) + this.expr[j + e]! * amount;

@@ -11,7 +11,6 @@ import {
   MeshBasicMaterial,
   type PerspectiveCamera,
   PlaneGeometry,
-  Raycaster,
   RingGeometry,
   SRGBColorSpace,
   Vector3,
@@ -41,11 +40,16 @@ export class Headset {
   private readonly paint: CanvasRenderingContext2D;
   private readonly rays: XRTargetRaySpace[];
   private readonly buttons: readonly Button[];
-  private readonly caster = new Raycaster();
-  private readonly matrix = new Matrix4();
+  /** A ray: where it begins and where it points, in the world or on the panel. */
+  private readonly origin = new Vector3();
+  private readonly direction = new Vector3();
+  private readonly toPanel = new Matrix4();
   private readonly point = new Vector3();
+  private readonly eye = new Vector3();
   private hovered = -1;
-  private painted = "";
+  /** Which button was painted as hovered, and what was written on each. */
+  private paintedHover = -2;
+  private readonly painted: string[] = [];
   private background = 1;
   private placed = false;
 
@@ -190,27 +194,34 @@ export class Headset {
   /** Which button a ray meets, or -1. */
   private meets(space: XRTargetRaySpace): number {
     this.aim(space);
-    const hit = this.caster.intersectObject(this.panel, false)[0];
-    return hit?.uv ? Math.min(this.buttons.length - 1, Math.floor(hit.uv.x * this.buttons.length)) : -1;
+    const { origin, direction, toPanel } = this;
+    this.panel.updateWorldMatrix(false, false);
+    toPanel.copy(this.panel.matrixWorld).invert();
+    origin.applyMatrix4(toPanel);
+    direction.transformDirection(toPanel);
+    const far = -origin.z / direction.z; // the panel is its plane z = 0, seen from the front
+    if (!(far > 0 && direction.z < 0)) return -1;
+    const x = (origin.x + far * direction.x) / PANEL_M[0] + 0.5, y = (origin.y + far * direction.y) / PANEL_M[1] + 0.5;
+    if (x < 0 || x >= 1 || y < 0 || y >= 1) return -1;
+    return Math.floor(x * this.buttons.length);
   }
 
   private floor(space: XRTargetRaySpace, out: Vector3): boolean {
     this.aim(space);
-    const { origin, direction } = this.caster.ray;
+    const { origin, direction } = this;
     if (direction.y > -0.1) return false;
     out.copy(origin).addScaledVector(direction, -origin.y / direction.y);
     return out.distanceTo(origin) < 6;
   }
 
   private aim(space: XRTargetRaySpace): void {
-    this.matrix.extractRotation(space.matrixWorld);
-    this.caster.ray.origin.setFromMatrixPosition(space.matrixWorld);
-    this.caster.ray.direction.set(0, 0, -1).applyMatrix4(this.matrix);
+    this.origin.setFromMatrixPosition(space.matrixWorld);
+    this.direction.set(0, 0, -1).transformDirection(space.matrixWorld);
   }
 
   /** Stand there: the world moves, the wearer does not. */
   private teleport(point: Vector3): void {
-    const eye = this.eyePoint(new Vector3());
+    const eye = this.eyePoint(this.eye);
     this.shift(eye.x - point.x, eye.z - point.z);
   }
 
@@ -229,10 +240,10 @@ export class Headset {
     for (let i = 0; i < sources.length; i++) {
       const axes = sources[i]!.gamepad?.axes;
       if (!axes || axes.length < 4) continue;
-      const [turn, walk] = [axes[2]!, axes[3]!];
+      const turn = axes[2]!, walk = axes[3]!;
       if (Math.abs(turn) > STICK_DEAD) this.turn(turn * TURN_PER_S * dt);
       if (Math.abs(walk) > STICK_DEAD) {
-        const ahead = this.player.headPoint(this.point).sub(this.eyePoint(new Vector3())).setY(0).normalize();
+        const ahead = this.player.headPoint(this.point).sub(this.eyePoint(this.eye)).setY(0).normalize();
         this.shift(-walk * WALK_M_PER_S * dt * -ahead.x, -walk * WALK_M_PER_S * dt * -ahead.z);
       }
     }
@@ -248,10 +259,14 @@ export class Headset {
   }
 
   private repaint(): void {
-    let text = String(this.hovered);
-    for (const button of this.buttons) text += `|${button.label()}`;
-    if (text === this.painted) return;
-    this.painted = text;
+    let changed = this.hovered !== this.paintedHover;
+    for (let i = 0; i < this.buttons.length; i++) {
+      const label = this.buttons[i]!.label();
+      changed ||= label !== this.painted[i];
+      this.painted[i] = label;
+    }
+    if (!changed) return;
+    this.paintedHover = this.hovered;
     const { paint, buttons } = this, [w, h] = PANEL_PX, width = w / buttons.length;
     paint.clearRect(0, 0, w, h);
     paint.textAlign = "center";
