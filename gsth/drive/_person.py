@@ -178,7 +178,9 @@ def voice_of(avatar: Avatar) -> Voice:
 
     Raises:
         ArtifactError: The stored weights are incomplete or of another kind.
+        InputError: The avatar's head model lacks the ARKit mouth expressions.
     """
+    check(avatar)
     if not avatar.speech:
         return general_voice(avatar)
     arrays = dict(avatar.speech)

@@ -15,7 +15,7 @@ import logging
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,15 @@ from torch import Tensor
 from gsth import audio, head, speech
 from gsth.avatar import Avatar, Correctives, Source
 from gsth.errors import ArtifactError, InputError
+from gsth.export import _slim
 from gsth.head import JOINTS, PARENTS, HeadModel
 from gsth.types import Cameras, HeadId, Identity, Motion, RiggedSplats
 
 log = logging.getLogger(__name__)
 
 MAGIC = b"GSTHAVTR"
-VERSION = 1
+VERSION = 2
+"""1 had no ``corrective_reach`` and no ``mapped``."""
 MAX_PAYLOAD = 256 << 20
 """Larger payloads are refused unread; an avatar of 200,000 splats with 12 correctives has 25 MB."""
 _ALIGN = 16
@@ -99,6 +101,9 @@ def pack(avatar: Avatar, track: Motion, extra: Mapping[str, Any] | None = None) 
     if avatar.correctives is not None:
         _pack_correctives(payload, avatar.correctives, order)
     _pack_track(payload, track)
+    mapped = avatar.meta.get("expression_map")
+    if mapped is not None:
+        payload.add("expression_map", np.asarray(mapped["matrix"]), "f32")
     voice = voice_layout(avatar.speech)
     if voice is not None:
         for name in voice["arrays"]:
@@ -108,6 +113,7 @@ def pack(avatar: Avatar, track: Motion, extra: Mapping[str, Any] | None = None) 
         "head": vars(avatar.head.id),
         "frame": "x right, y down, z forward; m; quaternions wxyz",
         "expressions": list(avatar.head.expression_names),
+        **({} if mapped is None else {"mapped": list(mapped["names"])}),
         "joints": list(JOINTS),
         "parents": list(PARENTS),
         "camera": {
@@ -196,15 +202,26 @@ def _pack_splats(payload: _Payload, splats: RiggedSplats, order: Tensor, face_sl
 def _pack_correctives(payload: _Payload, c: Correctives, order: Tensor) -> None:
     payload.add("corrective_mean", c.mean, "f32")
     payload.add("corrective_basis", c.basis, "f32")
-    for name, delta in (("corrective_means", c.means_delta), ("corrective_sh0", c.sh_delta)):
+    # One splat's offsets are a hundredth of another's, and an error in one swaps the order of two: a scale for each.
+    share = (c.means_delta.abs() / c.means_delta.abs().amax(0).clamp_min(1e-12)).amax((1, 2))[order]
+    reach = (share * 65535).ceil().clamp_min(1)
+    payload.add("corrective_reach", reach, "u16")
+    for name, delta, scale in (
+        ("corrective_means", c.means_delta, reach / 65535),
+        ("corrective_sh0", c.sh_delta, torch.ones_like(reach)),
+    ):
         step = (delta.abs().amax(0) / 127).clamp_min(1e-12)
         # Planes [b, 3, n]: a plane's bytes are alike, which zips better than splat by splat.
-        payload.add(name, (delta[order] / step).round().permute(1, 2, 0), "i8")
+        q = (delta[order] / step / scale[:, None, None]).round().clamp(-127, 127)
+        payload.add(name, q.permute(1, 2, 0), "i8")
         payload.add(f"{name}_step", step, "f32")
 
 
 def _pack_track(payload: _Payload, track: Motion) -> None:
-    payload.add("track_expr", (track.expr.clamp(0, 1) * 65535).round(), "u16")
+    if float(track.expr.min()) < 0:  # of a personal basis, whose weights have either sign
+        payload.add_range("track_expr", track.expr, "u16")
+    else:
+        payload.add("track_expr", (track.expr.clamp(0, 1) * 65535).round(), "u16")
     quats = track.joints / track.joints.norm(dim=-1, keepdim=True)
     payload.add("track_joints", (quats * 32767).round(), "i16")
     payload.add("track_place", track.T_world_head, "f32")
@@ -302,6 +319,8 @@ def unpack(data: bytes, name: str = "avatar.gsth.bin") -> Avatar:
     contents = read(data, name)
     try:
         return _avatar_of(contents, name, hashlib.sha256(data).hexdigest())
+    except InputError:
+        raise  # it is also a ValueError
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"{name}: does not hold a whole avatar ({error}); export it again") from error
 
@@ -309,7 +328,7 @@ def unpack(data: bytes, name: str = "avatar.gsth.bin") -> Avatar:
 def _avatar_of(contents: Contents, name: str, digest: str) -> Avatar:
     header, values, ids = contents.header, contents.values, contents.ids
     head_id = HeadId(**header["head"])
-    model = head.load(head_id)
+    model = _head_of(head_id, header["expressions"], name)
     shape = values("identity")
     plain = model.shaped(Identity(head_id, shape))
     offsets = torch.zeros_like(model.template)
@@ -329,7 +348,9 @@ def _avatar_of(contents: Contents, name: str, digest: str) -> Avatar:
     place = values("track_place")
     joints = values("track_joints") / 32767
     frames = len(place)
-    motion = Motion(head_id, header["fps"], values("track_expr") / 65535, joints, place)
+    expr = values("track_expr")
+    expr = expr if "step" in header["arrays"]["track_expr"] else expr / 65535
+    motion = Motion(head_id, header["fps"], expr, joints, place)
     camera = header["camera"]
     return Avatar(
         head=model,
@@ -353,14 +374,33 @@ def _avatar_of(contents: Contents, name: str, digest: str) -> Avatar:
     )
 
 
+def _head_of(head_id: HeadId, expressions: Sequence[str], name: str) -> HeadModel:
+    """The installed head, or some of its expressions.
+
+    Raises:
+        InputError: It is none of these; a page holds too little of a head to be one.
+    """
+    if head.installed(head_id):
+        return head.load(head_id)
+    if head_id.name == _slim.PERSONAL:
+        raise InputError(
+            f"{name}: stands on a personal basis, of which it holds only the triangles that carry splats; "
+            "import a .glb of the avatar instead"
+        )
+    model = _slim.fewer_expressions(head.load(head_id.name), tuple(expressions))
+    return model if model.id == head_id else head.load(head_id)
+
+
 def _correctives_of(contents: Contents) -> Correctives | None:
     if "corrective_mean" not in contents.arrays:
         return None
-    deltas = [
+    means, sh0 = (
         (contents.values(n) * contents.values(f"{n}_step")[..., None]).permute(2, 0, 1)
         for n in ("corrective_means", "corrective_sh0")
-    ]
-    return Correctives(contents.values("corrective_mean"), contents.values("corrective_basis"), *deltas)
+    )
+    if "corrective_reach" in contents.arrays:
+        means = means * (contents.values("corrective_reach") / 65535)[:, None, None]
+    return Correctives(contents.values("corrective_mean"), contents.values("corrective_basis"), means, sh0)
 
 
 def _speech_of(contents: Contents) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -43,6 +43,8 @@ YAWS_RAD = (0.0, -0.4, 0.4)
 """From the front and from both sides, to about where one camera's knowledge ends."""
 INVISIBLE = 1e-5
 """Mean squared difference of pictures (50 dB) that no training improves on."""
+PERSONAL = "personal"
+"""Name of heads on a basis of their own."""
 ENERGY = 0.99999
 """Share of the motion's squared vertex displacement that a personal basis keeps."""
 _RATES = {
@@ -183,7 +185,7 @@ def finetuned(student: Avatar, teacher: Avatar, steps: int) -> Generator[Event, 
 def with_expressions(avatar: Avatar, names: tuple[str, ...]) -> Avatar:
     """The avatar on a head that knows only some expressions; the others stay at rest for good.
 
-    Its own speech network, which speaks all of them, is left out.
+    Its own speech network moves those that are left.
 
     Raises:
         InputError: An expression is unknown.
@@ -193,10 +195,8 @@ def with_expressions(avatar: Avatar, names: tuple[str, ...]) -> Avatar:
     import torch
 
     known = avatar.head.expression_names
-    if unknown := [n for n in names if n not in known]:
-        raise InputError(f"--expressions: the head model has no {unknown[0]!r}; it has {', '.join(known)}")
-    keep = torch.tensor(sorted({known.index(n) for n in names}))
-    head = _rebased(avatar, avatar.head.expr_basis[keep], tuple(known[i] for i in keep), avatar.head.id.name)
+    head = fewer_expressions(avatar.head, names)
+    keep = torch.tensor([known.index(n) for n in head.expression_names])
     correctives = avatar.correctives
     if correctives is not None:
         columns = torch.cat((keep, torch.arange(len(known), len(correctives.mean))))
@@ -213,8 +213,31 @@ def with_expressions(avatar: Avatar, names: tuple[str, ...]) -> Avatar:
         landmark_motion=avatar.landmark_motion and fewer(avatar.landmark_motion),
         correctives=correctives,
         field=None,
-        speech={},
+        speech=_fewer_spoken(avatar.speech, keep),
     )
+
+
+def fewer_expressions(head: HeadModel, names: tuple[str, ...]) -> HeadModel:
+    """The head with only these expressions, in its own order. Raises InputError where one is unknown."""
+    known = head.expression_names
+    if unknown := [n for n in names if n not in known]:
+        raise InputError(f"--expressions: the head model has no {unknown[0]!r}; it has {', '.join(known)}")
+    keep = sorted({known.index(n) for n in names})
+    return _rebased(head, head.expr_basis[keep], tuple(known[i] for i in keep), head.id.name)
+
+
+def _fewer_spoken(speech: Mapping[str, Tensor], keep: Tensor) -> Mapping[str, Tensor]:
+    """The person's layer of a speech network for some of the expressions; none where it moves none of them."""
+    import torch
+
+    if not speech:
+        return {}
+    rows = torch.isin(speech["moved"].long(), keep)
+    if not rows.any():
+        return {}
+    own = {name: speech[name][rows] for name in ("weight", "bias", "closed")}
+    moved = torch.searchsorted(keep, speech["moved"].long()[rows]).to(speech["moved"].dtype)
+    return {**speech, **own, "rest": speech["rest"][keep], "moved": moved}
 
 
 def with_personal_basis(avatar: Avatar) -> Avatar:
@@ -222,7 +245,7 @@ def with_personal_basis(avatar: Avatar) -> Avatar:
 
     Shapes and neutral face come from this person's deformed meshes; no array of the head model's identity or expression
     space stays. ``meta["expression_map"]`` holds, for drivers that speak the head's expressions, the matrix from those
-    to the new weights. Its own speech network is left out.
+    to the new weights; its own speech network still speaks those.
     """
     import dataclasses
 
@@ -242,7 +265,7 @@ def with_personal_basis(avatar: Avatar) -> Avatar:
     basis = (directions[:count] * reach[:, None]).unflatten(1, (-1, 3))
     names = tuple(f"personal_{i:02d}" for i in range(count))
     head = dataclasses.replace(
-        _rebased(avatar, basis, names, "personal"),
+        _rebased(avatar.head, basis, names, PERSONAL),
         template=avatar.shaped.rest,
         shape_basis=avatar.shaped.rest.new_zeros(0, *avatar.shaped.rest.shape),
         pivots=avatar.shaped.pivots,
@@ -271,18 +294,17 @@ def with_personal_basis(avatar: Avatar) -> Avatar:
         landmark_motion=avatar.landmark_motion and moved(avatar.landmark_motion),
         correctives=correctives,
         field=None,
-        speech={},
         meta={**avatar.meta, "expression_map": mapping},
     )
 
 
-def _rebased(avatar: Avatar, basis: Tensor, names: tuple[str, ...], name: str) -> HeadModel:
-    """The avatar's head with other expressions, and an id of its own."""
+def _rebased(head: HeadModel, basis: Tensor, names: tuple[str, ...], name: str) -> HeadModel:
+    """The head with other expressions, and an id of its own."""
     import dataclasses
     import hashlib
 
     from gsth.types import HeadId
 
     digest = hashlib.sha256(basis.contiguous().numpy().tobytes() + "\n".join(names).encode()).hexdigest()[:16]
-    head_id = HeadId(name, avatar.head.id.version, digest)
-    return dataclasses.replace(avatar.head, id=head_id, expr_basis=basis, expression_names=names)
+    head_id = HeadId(name, head.id.version, digest)
+    return dataclasses.replace(head, id=head_id, expr_basis=basis, expression_names=names)

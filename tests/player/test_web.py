@@ -135,7 +135,8 @@ def test_the_mouth_keeps_time_with_the_sound(tab: Any, light: Path, serve: Any, 
             perform();
             if (heard === null) return;
             const face = Float32Array.from(player.voice.rest);
-            performer.speech.sample(heard, face);
+            performer.speech.time = heard;
+            performer.speech.sample(face);
             seen.push([heard, performer.pose.expr[jaw], face[jaw]]);
           };
           await player.speak(Uint8Array.from(bytes).buffer);
@@ -167,7 +168,8 @@ def test_the_microphone_moves_the_mouth(tab: Any, light: Path, serve: Any) -> No
           let most = 0;
           for (let t = 0; t < 2.5; t += 0.02) {
             face.set(voice.rest);
-            player.performer.speech.sample(t, face);
+            player.performer.speech.time = t;
+            player.performer.speech.sample(face);
             face.forEach((x, i) => { most = Math.max(most, Math.abs(x - voice.rest[i])); });
           }
           return most;

@@ -1,12 +1,27 @@
 // The player's inner loops, WebAssembly with SIMD. src/kernels.ts holds the same in plain TypeScript and says what each
 // does. Addresses are bytes in the shared memory; all arrays are 16-byte aligned. No allocation, no state.
 
-export function addShape(verts: usize, vert: usize, delta: usize, count: i32, amount: f32): void {
-  const w = f32x4.splat(amount);
-  for (let i = 0; i < count; i++) {
-    const at = verts + ((<usize>load<u32>(vert + (<usize>i << 2))) << 4);
-    const d = f32x4.convert_i32x4_s(v128.load_ext<i16>(delta + (<usize>i << 3)));
-    v128.store(at, f32x4.add(v128.load(at), f32x4.mul(d, w)));
+export function addShapes(p: usize, shapes: i32): void {
+  const verts: usize = load<u32>(p);
+  let vert: usize = load<u32>(p, 4);
+  let delta: usize = load<u32>(p, 8);
+  const counts: usize = load<u32>(p, 12);
+  const amounts: usize = load<u32>(p, 16);
+  for (let e: usize = 0; e < <usize>shapes; e++) {
+    const count: usize = load<u32>(counts + (e << 2));
+    const amount = load<f32>(amounts + (e << 2));
+    const end = vert + (count << 2);
+    if (amount == 0) {
+      vert = end;
+      delta += count << 3;
+      continue;
+    }
+    const w = f32x4.splat(amount);
+    for (; vert < end; vert += 4, delta += 8) {
+      const at = verts + (<usize>load<u32>(vert) << 4);
+      const d = f32x4.convert_i32x4_s(v128.load_ext<i16>(delta));
+      v128.store(at, f32x4.add(v128.load(at), f32x4.mul(d, w)));
+    }
   }
 }
 
@@ -105,7 +120,8 @@ export function carry(p: usize, count: i32): void {
       let color = v128.load(colors + (n << 4));
       if (pairs > 0) {
         const s = scratch + (k << 2);
-        mean = f32x4.add(mean, f32x4(load<f32>(s), load<f32>(s, 16), load<f32>(s, 32), 0));
+        const reach = v128.shuffle<f32>(mean, mean, 3, 3, 3, 3);
+        mean = f32x4.add(mean, f32x4.mul(reach, f32x4(load<f32>(s), load<f32>(s, 16), load<f32>(s, 32), 0)));
         color = f32x4.add(color, f32x4(load<f32>(s, 48), load<f32>(s, 64), load<f32>(s, 80), 0));
       }
       const face: usize = load<u32>(faces + (n << 2));
@@ -124,13 +140,17 @@ export function carry(p: usize, count: i32): void {
   }
 }
 
-export function sortSplats(p: usize, count: i32, radial: i32, x: f32, y: f32, z: f32): i32 {
+export function sortSplats(p: usize, count: i32, radial: i32): i32 {
   const posed: usize = load<u32>(p);
   const faces: usize = load<u32>(p, 4);
   const hidden: usize = load<u32>(p, 8);
   const depths: usize = load<u32>(p, 12);
   const counts: usize = load<u32>(p, 16);
   const order: usize = load<u32>(p, 20);
+  const along: usize = load<u32>(p, 24);
+  const x = load<f32>(along);
+  const y = load<f32>(along, 4);
+  const z = load<f32>(along, 8);
   let low: f32 = Infinity;
   let high: f32 = -Infinity;
   for (let i: usize = 0; i < <usize>count; i++) {

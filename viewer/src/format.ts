@@ -14,6 +14,8 @@ interface Entry {
 export interface Header {
   format: string;
   expressions: string[];
+  /** Expressions of the head that `expression_map` makes of the file's own shapes. */
+  mapped?: string[];
   joints: string[];
   parents: number[];
   camera: { width: number; height: number; K: number[][] };
@@ -23,7 +25,7 @@ export interface Header {
 }
 
 const MAGIC = "GSTHAVTR";
-const VERSION = 1;
+const VERSION = 2;
 const MAX_PAYLOAD = 2 ** 28;
 
 /** A parsed file. */
@@ -48,6 +50,11 @@ export class AvatarFile {
     const payload = await new Response(unzipped).arrayBuffer();
     if (payload.byteLength !== header.payload_bytes) throw new Error("avatar.gsth.bin is cut short; download it again");
     return new AvatarFile(header, payload);
+  }
+
+  /** What poses hold: the head's expressions; where the shapes are the person's own, those follow. */
+  get expressions(): string[] {
+    return [...(this.header.mapped ?? []), ...this.header.expressions];
   }
 
   has(name: string): boolean {

@@ -1,7 +1,8 @@
 /**
  * The inner loops over one shared memory: compiled (assembly/kernels.ts, SIMD) where the browser can, else these.
  *
- * Addresses are bytes and multiples of 16. Points are stored as four floats, the fourth unused. Nothing allocates.
+ * Addresses are bytes and multiples of 16. Points are stored as four floats, the fourth unused unless said. Nothing
+ * allocates; arguments are whole numbers, because fractions would be boxed on their way.
  */
 
 /** Colours are packed as 11, 11 and 10 bits over this range. */
@@ -9,23 +10,27 @@ export const COLOR_LOW = -0.5;
 export const COLOR_SPAN = 2.5;
 
 export interface Kernels {
-  /** verts[vert[i]] += amount * delta[i], delta as four int16. */
-  addShape(verts: number, vert: number, delta: number, count: number, amount: number): void;
+  /**
+   * For each shape, verts[vert[i]] += amount * delta[i] for its next `count` entries. `params`: addresses of vertices,
+   * vert, delta (four int16 each), and of the shapes' counts and amounts.
+   */
+  addShapes(params: number, shapes: number): void;
   /** Linear blend skinning; an affine is four columns of four floats. */
   skin(src: number, dst: number, weights: number, affines: number, count: number, joints: number): void;
   /** Per triangle: first edge's direction and size, normal and 0; and the centroid (gsth.render.triangle_frames). */
   triangleFrames(verts: number, faces: number, frames: number, origins: number, count: number): void;
   /**
-   * Splat centres and colours out of triangle frames and correctives; a texel is x, y, z and the packed colour.
+   * Splat centres and colours out of triangle frames and correctives; a texel is x, y, z and the packed colour. A mean's
+   * fourth float is what its splat's corrective offsets are multiplied with.
    * `params`: addresses of faces, means, colours, frames, origins, deltas; number of corrective pairs; addresses of
    * pair weights, scales, scratch (96 bytes), output. `count` is a multiple of 4.
    */
   carry(params: number, count: number): void;
   /**
    * Farthest first into `order`; returns how many. `params`: addresses of posed texels, faces, hidden (byte per
-   * face), depths, counts (65,536), order. Radial: distance from (x, y, z); else depth along it.
+   * face), depths, counts (65,536), order, and of a point. Radial: distance from the point; else depth along it.
    */
-  sortSplats(params: number, count: number, radial: number, x: number, y: number, z: number): number;
+  sortSplats(params: number, count: number, radial: number): number;
   /** y = W x + b, W row by row; `cols` is a multiple of 4. */
   dense(weight: number, bias: number, x: number, y: number, rows: number, cols: number): void;
 }
@@ -57,13 +62,24 @@ export class PlainKernels implements Kernels {
     this.u8 = new Uint8Array(buffer);
   }
 
-  addShape(verts: number, vert: number, delta: number, count: number, amount: number): void {
+  addShapes(params: number, shapes: number): void {
     const { f32, u32, i16 } = this;
-    for (let i = 0, v = vert >> 2, d = delta >> 1; i < count; i++, d += 4) {
-      const at = (verts >> 2) + u32[v + i]! * 4;
-      f32[at]! += amount * i16[d]!;
-      f32[at + 1]! += amount * i16[d + 1]!;
-      f32[at + 2]! += amount * i16[d + 2]!;
+    const p = params >> 2;
+    const verts = u32[p]! >> 2, counts = u32[p + 3]! >> 2, amounts = u32[p + 4]! >> 2;
+    let v = u32[p + 1]! >> 2, d = u32[p + 2]! >> 1;
+    for (let e = 0; e < shapes; e++) {
+      const end = v + u32[counts + e]!, amount = f32[amounts + e]!;
+      if (amount === 0) {
+        d += (end - v) * 4;
+        v = end;
+        continue;
+      }
+      for (; v < end; v++, d += 4) {
+        const at = verts + u32[v]! * 4;
+        f32[at]! += amount * i16[d]!;
+        f32[at + 1]! += amount * i16[d + 1]!;
+        f32[at + 2]! += amount * i16[d + 2]!;
+      }
     }
   }
 
@@ -137,7 +153,10 @@ export class PlainKernels implements Kernels {
       const a = frames + face * 8, at = origins + face * 4;
       const fx = f32[a]!, fy = f32[a + 1]!, fz = f32[a + 2]!, size = f32[a + 3]!;
       const nx = f32[a + 4]!, ny = f32[a + 5]!, nz = f32[a + 6]!;
-      const x = (f32[m]! + sums[0]!) * size, y = (f32[m + 1]! + sums[1]!) * size, z = (f32[m + 2]! + sums[2]!) * size;
+      const reach = f32[m + 3]!;
+      const x = (f32[m]! + reach * sums[0]!) * size;
+      const y = (f32[m + 1]! + reach * sums[1]!) * size;
+      const z = (f32[m + 2]! + reach * sums[2]!) * size;
       f32[o] = f32[at]! + fx * x + nx * y + (fy * nz - fz * ny) * z;
       f32[o + 1] = f32[at + 1]! + fy * x + ny * y + (fz * nx - fx * nz) * z;
       f32[o + 2] = f32[at + 2]! + fz * x + nz * y + (fx * ny - fy * nx) * z;
@@ -150,11 +169,12 @@ export class PlainKernels implements Kernels {
     }
   }
 
-  sortSplats(params: number, count: number, radial: number, x: number, y: number, z: number): number {
+  sortSplats(params: number, count: number, radial: number): number {
     const { f32, u32, u8 } = this;
     const p = params >> 2;
     const posed = u32[p]! >> 2, faces = u32[p + 1]! >> 2, hidden = u32[p + 2]!;
-    const depths = u32[p + 3]! >> 2, counts = u32[p + 4]! >> 2, order = u32[p + 5]! >> 2;
+    const depths = u32[p + 3]! >> 2, counts = u32[p + 4]! >> 2, order = u32[p + 5]! >> 2, along = u32[p + 6]! >> 2;
+    const x = f32[along]!, y = f32[along + 1]!, z = f32[along + 2]!;
     let low = Infinity, high = -Infinity, seen = 0;
     for (let i = 0; i < count; i++) {
       if (u8[hidden + u32[faces + i]!]) continue;

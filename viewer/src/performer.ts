@@ -4,7 +4,7 @@ import { Idle } from "./idle";
 import { clamp, quatMix, quatMul, rotvecToQuat } from "./math";
 import type { Pose, Rig } from "./rig";
 import type { Clock } from "./sound";
-import { Recording, type Speech } from "./speech";
+import type { Speech } from "./speech";
 import type { Track } from "./track";
 import type { Voice } from "./voice";
 
@@ -16,9 +16,6 @@ const MAX_HEAD_RAD = 0.5;
 const HEAD_SHARE = 0.35;
 const EYE_SPEED = 14;
 const HEAD_SPEED = 2.5;
-/** Steps of speech that may be heard in one frame beyond what it needs. */
-const AHEAD_STEPS = 12;
-const AHEAD_S = 2;
 /** How far a fully accented syllable raises the brows, and lowers the head, rad (gsth/drive/_speaking.py). */
 const BROWS: Readonly<Record<string, number>> = { browInnerUp: 0.22, browOuterUpLeft: 0.16, browOuterUpRight: 0.16 };
 const NOD_RAD = 0.028;
@@ -70,10 +67,7 @@ export class Performer {
   /** The mouth says this, by this clock; null: silence. */
   setSpeech(speech: Speech | null, clock: Clock | null): void {
     if (speech === null) this.clock?.stop();
-    else {
-      this.speech = speech;
-      if (speech instanceof Recording) speech.advance(0.5, Infinity);
-    }
+    else this.speech = speech;
     this.clock = clock;
   }
 
@@ -135,24 +129,21 @@ export class Performer {
 
   private speak(pose: Pose): void {
     const clock = this.clock!, speech = this.speech!;
-    const now = clock.time;
-    if (speech instanceof Recording) {
-      speech.advance(now + 0.05, Infinity);
-      speech.advance(now + AHEAD_S, AHEAD_STEPS);
-    }
+    speech.time = clock.time;
+    speech.follow();
     this.base.expr.set(pose.expr);
-    if (this.speechShare > 0 && speech.sample(now, this.base.expr)) {
+    if (this.speechShare > 0 && speech.sample(this.base.expr)) {
       for (let i = 0; i < this.voice.moved.length; i++) {
         const e = this.voice.moved[i]!;
         pose.expr[e]! += (this.base.expr[e]! - pose.expr[e]!) * this.speechShare;
       }
-      if (this.alive) this.accent(speech.accent(now) * this.speechShare * (1 - this.trackShare));
+      if (this.alive) this.accent(speech);
     }
   }
 
   /** Louder syllables raise the brows and lower the head. */
-  private accent(amount: number): void {
-    const { pose, lift, quat } = this;
+  private accent(speech: Speech): void {
+    const { pose, lift, quat } = this, amount = speech.accent * this.speechShare * (1 - this.trackShare);
     for (let e = 0; e < lift.length; e++) pose.expr[e] = Math.min(1, pose.expr[e]! + lift[e]! * amount);
     quat[0] = NOD_RAD * this.idle.sway * amount;
     quat[1] = quat[2] = 0;

@@ -3,6 +3,7 @@
 import { Color, Group, Matrix4, type Object3D, PerspectiveCamera, Scene, Vector3, WebGLRenderer } from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { AvatarFile } from "./format";
+import { clamp } from "./math";
 import { Performer } from "./performer";
 import { Rig, type SortView } from "./rig";
 import { type Playback, Sound, type SoundSource, type Tap } from "./sound";
@@ -132,7 +133,7 @@ export class Player extends EventTarget {
     const { buffer, samples } = await this.sound.decode(source);
     this.stop();
     const recording = new Recording(this.voice, samples);
-    recording.advance(0.5, Infinity);
+    recording.follow();
     this.playback = await this.sound.play(buffer);
     this.performer.setSpeech(recording, this.playback);
   }
@@ -189,11 +190,12 @@ export class Player extends EventTarget {
     this.drawNow();
   }
 
-  /** Hold an expression (an ARKit name for the built-in head) at 0 to 1; null gives it back. */
+  /** Hold an expression (an ARKit name for the built-in head) at 0 to 1, a person's own shape at -1 to 1; null gives it back. */
   setExpression(name: string, value: number | null): void {
     const at = this.expressions.indexOf(name);
     if (at < 0) throw new RangeError(`no expression is called ${name}; there are: ${this.expressions.join(", ")}`);
-    this.performer.hold(at, value === null ? Number.NaN : Math.min(Math.max(value, 0), 1));
+    const low = this.rig.mapped > 0 && at >= this.rig.mapped ? -1 : 0;
+    this.performer.hold(at, value === null ? Number.NaN : clamp(value, low, 1));
   }
 
   /** Look at whoever looks, at a point of the world, or at nothing in particular. */

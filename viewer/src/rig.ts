@@ -33,6 +33,8 @@ export interface SortView {
 
 export class Rig {
   readonly expressions: readonly string[];
+  /** The first so many of them are mapped to the person's own shapes, which follow. */
+  readonly mapped: number;
   readonly splats: number;
   readonly faces: number;
   /** Size of a texture that holds all splats, or all triangle frames (two texels each). */
@@ -58,7 +60,10 @@ export class Rig {
     buffer: ArrayBuffer,
     readonly simd: boolean,
   ) {
-    this.expressions = file.header.expressions;
+    this.expressions = file.expressions;
+    this.mapped = file.header.mapped?.length ?? 0;
+    this.shapes = file.header.expressions.length;
+    if (this.mapped > 0) this.shapesOf = file.values("expression_map");
     this.splats = layout.splats;
     this.faces = layout.faces;
     this.splatRows = layout.splatRows;
@@ -78,7 +83,9 @@ export class Rig {
     this.pivots = file.values("pivots");
     this.flags = file.raw("face_flags") as Uint8Array;
     this.basisStep = file.values("basis_step");
-    this.basisCount = file.raw("basis_count") as Uint32Array;
+    this.amounts = new Float32Array(buffer, layout.amounts, this.shapes);
+    this.along = new Float32Array(buffer, layout.along, 3);
+    this.shapeWeights = new Float32Array(this.shapes);
     this.jointRotations = this.parents.map(() => new Float32Array(9));
     this.jointPlaces = this.parents.map(() => new Float32Array(3));
     if (layout.pairs > 0) {
@@ -101,7 +108,12 @@ export class Rig {
   private readonly pivots: Float32Array;
   private readonly flags: Uint8Array;
   private readonly basisStep: Float32Array;
-  private readonly basisCount: Uint32Array;
+  private readonly amounts: Float32Array;
+  private readonly along: Float32Array;
+  private readonly shapes: number;
+  /** Of each mapped expression: the person's own shapes, [mapped, shapes]. */
+  private readonly shapesOf: Float32Array = new Float32Array(0);
+  private readonly shapeWeights: Float32Array;
   private readonly correctiveMean: Float32Array = new Float32Array(0);
   private readonly correctiveBasis: Float32Array = new Float32Array(0);
   private readonly steps: Float32Array[] = [];
@@ -125,13 +137,8 @@ export class Rig {
   pose(pose: Pose): void {
     const { layout, kernels } = this;
     this.blended.set(this.rest);
-    let vert = layout.basisVert, delta = layout.basisDelta;
-    for (let e = 0; e < this.expressions.length; e++) {
-      const count = this.basisCount[e]!, amount = pose.expr[e]!;
-      if (amount !== 0) kernels.addShape(layout.blended, vert, delta, count, amount * this.basisStep[e]!);
-      vert += count * 4;
-      delta += count * 8;
-    }
+    this.shape(pose);
+    kernels.addShapes(layout.shapeParams, this.shapes);
     this.chain(pose);
     kernels.skin(layout.blended, layout.skinned, layout.weights, layout.affines, layout.verts, layout.joints);
     kernels.triangleFrames(layout.skinned, layout.faceVerts, layout.frames, layout.origins, layout.faces);
@@ -152,9 +159,20 @@ export class Rig {
       const away = dx * frames[f * 8 + 4]! + dy * frames[f * 8 + 5]! + dz * frames[f * 8 + 6]!;
       hidden[f] = away > view.cullCosine * Math.sqrt(dx * dx + dy * dy + dz * dz) ? 1 : 0;
     }
-    const along = view.radial ? view.eye : view.direction;
-    const radial = view.radial ? 1 : 0;
-    this.drawn = this.kernels.sortSplats(layout.sortParams, layout.splats, radial, along[0]!, along[1]!, along[2]!);
+    this.along.set(view.radial ? view.eye : view.direction);
+    this.drawn = this.kernels.sortSplats(layout.sortParams, layout.splats, view.radial ? 1 : 0);
+  }
+
+  /** How much of each of the file's shapes. */
+  private shape(pose: Pose): void {
+    const { shapeWeights, shapesOf, mapped, shapes, amounts, basisStep } = this;
+    for (let s = 0; s < shapes; s++) shapeWeights[s] = pose.expr[mapped + s]!;
+    for (let e = 0; e < mapped; e++) {
+      const amount = pose.expr[e]!;
+      if (amount === 0) continue;
+      for (let s = 0; s < shapes; s++) shapeWeights[s]! += amount * shapesOf[e * shapes + s]!;
+    }
+    for (let s = 0; s < shapes; s++) amounts[s] = shapeWeights[s]! * basisStep[s]!;
   }
 
   /** World transforms of the joints (gsth.head._lbs). */
@@ -188,8 +206,8 @@ export class Rig {
   /** Corrective weights (gsth.avatar.Correctives), as int16 for the kernel, which multiplies them with int8 deltas. */
   private weigh(pose: Pose): void {
     const { features, weights, correctiveBasis, correctiveMean, steps, pairWeights, scales, layout } = this;
-    const turns = pose.expr.length;
-    features.set(pose.expr);
+    const turns = this.shapes;
+    features.set(this.shapeWeights);
     quatToRotvec(features, turns, pose.joints, NECK * 4);
     quatToRotvec(features, turns + 3, pose.joints, NECK * 4 + 4);
     quatToRotvec(features, turns + 6, pose.place, 0);
@@ -230,6 +248,8 @@ class Layout {
   readonly affines: number;
   readonly basisVert: number;
   readonly basisDelta: number;
+  readonly counts: number;
+  readonly amounts: number;
   readonly faceVerts: number;
   readonly frames: number;
   readonly origins: number;
@@ -243,8 +263,10 @@ class Layout {
   readonly scratch: number;
   readonly posed: number;
   readonly depths: number;
-  readonly counts: number;
+  readonly bins: number;
   readonly order: number;
+  readonly along: number;
+  readonly shapeParams: number;
   readonly carryParams: number;
   readonly sortParams: number;
 
@@ -266,6 +288,8 @@ class Layout {
     this.affines = arena.take(this.joints * 64);
     this.basisVert = arena.take(moving * 4);
     this.basisDelta = arena.take(moving * 8);
+    this.counts = arena.take(file.header.expressions.length * 4);
+    this.amounts = arena.take(file.header.expressions.length * 4);
     this.faceVerts = arena.take(this.faces * 12);
     this.frames = arena.take(this.frameRows * TEXTURE_WIDTH * 16);
     this.origins = arena.take(this.faces * 16);
@@ -279,10 +303,12 @@ class Layout {
     this.scratch = arena.take(96);
     this.posed = arena.take(this.splatRows * TEXTURE_WIDTH * 16);
     this.depths = arena.take(this.padded * 4);
-    this.counts = arena.take(65536 * 4);
+    this.bins = arena.take(65536 * 4);
     this.order = arena.take(this.padded * 4);
+    this.along = arena.take(12);
+    this.shapeParams = arena.take(20);
     this.carryParams = arena.take(44);
-    this.sortParams = arena.take(24);
+    this.sortParams = arena.take(28);
   }
 
   /** Copy the file's arrays to their places. */
@@ -291,9 +317,13 @@ class Layout {
     new Float32Array(buffer, this.weights).set(unitRows(file.values("weights"), this.joints));
     new Uint32Array(buffer, this.basisVert).set(file.raw("basis_vert"));
     spread(new Int16Array(buffer, this.basisDelta), file.raw("basis_delta"), 3);
+    new Uint32Array(buffer, this.counts).set(file.raw("basis_count"));
     new Uint32Array(buffer, this.faceVerts).set(file.raw("faces"));
     new Uint32Array(buffer, this.splatFace).set(file.raw("splat_face"));
-    spread(new Float32Array(buffer, this.means), file.values("splat_mean"), 3);
+    const means = new Float32Array(buffer, this.means, this.padded * 4);
+    spread(means, file.values("splat_mean"), 3);
+    const reach = file.has("corrective_reach") ? file.raw("corrective_reach") : null; // of version 2
+    for (let n = 0; n < this.splats; n++) means[n * 4 + 3] = reach ? reach[n]! / 65535 : 1;
     spread(new Float32Array(buffer, this.colors), file.values("splat_sh0").map((c) => 0.5 + SH_C0 * c), 3);
     if (this.pairs > 0) this.fillDeltas(file, new Int8Array(buffer, this.deltas));
     new Uint32Array(buffer, this.carryParams).set([
@@ -301,7 +331,10 @@ class Layout {
       this.scales, this.scratch, this.posed,
     ]);
     new Uint32Array(buffer, this.sortParams).set([
-      this.posed, this.splatFace, this.hidden, this.depths, this.counts, this.order,
+      this.posed, this.splatFace, this.hidden, this.depths, this.bins, this.order, this.along,
+    ]);
+    new Uint32Array(buffer, this.shapeParams).set([
+      this.blended, this.basisVert, this.basisDelta, this.counts, this.amounts,
     ]);
   }
 

@@ -9,11 +9,19 @@ import { STEPS_HZ, type Voice } from "./voice";
 export interface Speech {
   /** Length, s; Infinity for a stream. */
   readonly seconds: number;
-  /** Write the face at a time, s, into expressions; false where nothing is known of that time. */
-  sample(time: number, expr: Float32Array): boolean;
-  /** How accented the syllable at a time is, 0 to 1. */
-  accent(time: number): number;
+  /** The time that is asked for, s. */
+  time: number;
+  /** Hear what is needed for it. */
+  follow(): void;
+  /** Write the face of that time into expressions; false where nothing is known of it. */
+  sample(expr: Float32Array): boolean;
+  /** How accented the syllable of that time is, 0 to 1. */
+  readonly accent: number;
 }
+
+/** Of a recording: heard in any case beyond its time, and at most so many steps in one frame beyond that, s. */
+const NEEDED_S = 0.05, AHEAD_S = 2;
+const AHEAD_STEPS = 12;
 
 /** The last `capacity` steps: offsets from rest, and the accent. */
 class Curves {
@@ -21,6 +29,7 @@ class Curves {
   private readonly width: number;
   /** Steps so far. */
   count = 0;
+  time = 0;
 
   constructor(
     private readonly voice: Voice,
@@ -30,26 +39,26 @@ class Curves {
     this.values = new Float32Array(capacity * this.width);
   }
 
-  add(offsets: Float32Array, awake: number, accent: number): void {
-    const at = (this.count++ % this.capacity) * this.width;
+  add(offsets: Float32Array, said: Float64Array): void {
+    const at = (this.count++ % this.capacity) * this.width, awake = said[0]!, accent = said[1]!;
     for (let i = 0; i < offsets.length; i++) this.values[at + i] = awake * offsets[i]!;
     this.values[at + offsets.length] = awake * accent;
   }
 
-  sample(time: number, expr: Float32Array): boolean {
+  sample(expr: Float32Array): boolean {
     if (this.count === 0) return false;
-    const { moved, rest } = this.voice, at = this.place(time);
+    const { moved, rest } = this.voice, at = this.place();
     for (let k = 0; k < moved.length; k++) expr[moved[k]!] = clamp(rest[moved[k]!]! + this.between(at, k), 0, 1);
     return true;
   }
 
-  accent(time: number): number {
-    return this.count === 0 ? 0 : this.between(this.place(time), this.width - 1);
+  get accent(): number {
+    return this.count === 0 ? 0 : this.between(this.place(), this.width - 1);
   }
 
   /** In steps, from the middle of the first. */
-  private place(time: number): number {
-    return clamp(time * STEPS_HZ - 0.5, Math.max(0, this.count - this.capacity), this.count - 1);
+  private place(): number {
+    return clamp(this.time * STEPS_HZ - 0.5, Math.max(0, this.count - this.capacity), this.count - 1);
   }
 
   /** Linear between the middles of steps. */
@@ -77,7 +86,7 @@ export class Recording implements Speech {
     this.seconds = samples.length / HOP / COLUMNS_HZ;
     this.steps = Math.max(1, Math.ceil(samples.length / HOP / 2));
     this.curves = new Curves(voice, this.steps);
-    this.stream = new StepStream(voice, speechLevel(samples), (by, awake, accent) => this.curves.add(by, awake, accent));
+    this.stream = new StepStream(voice, speechLevel(samples), (offsets, said) => this.curves.add(offsets, said));
   }
 
   get finished(): boolean {
@@ -89,23 +98,38 @@ export class Recording implements Speech {
     return this.curves.count / STEPS_HZ;
   }
 
-  /** Hear on until this time's curves are known, at most `steps` steps. */
-  advance(time: number, steps: number): void {
-    while (!this.finished && this.known < time && steps-- > 0) {
-      for (let c = 0; c < 2; c++) {
-        const at = this.column++ * HOP;
-        if (at < this.samples.length) this.stream.hear(this.samples, at - MARGIN);
-        else this.stream.hush();
-      }
+  follow(): void {
+    while (!this.finished && this.known < this.curves.time + NEEDED_S) this.step();
+    for (let i = 0; i < AHEAD_STEPS && !this.finished && this.known < this.curves.time + AHEAD_S; i++) this.step();
+  }
+
+  /** Hear all of it. */
+  finish(): void {
+    while (!this.finished) this.step();
+  }
+
+  private step(): void {
+    for (let c = 0; c < 2; c++) {
+      const at = this.column++ * HOP;
+      if (at < this.samples.length) this.stream.hear(this.samples, at - MARGIN);
+      else this.stream.hush();
     }
   }
 
-  sample(time: number, expr: Float32Array): boolean {
-    return this.curves.sample(time, expr);
+  get time(): number {
+    return this.curves.time;
   }
 
-  accent(time: number): number {
-    return this.curves.accent(time);
+  set time(time: number) {
+    this.curves.time = time;
+  }
+
+  sample(expr: Float32Array): boolean {
+    return this.curves.sample(expr);
+  }
+
+  get accent(): number {
+    return this.curves.accent;
   }
 }
 
@@ -122,13 +146,15 @@ export class Live implements Speech {
 
   constructor(voice: Voice, quietDb = QUIET_DB) {
     this.curves = new Curves(voice, 10 * STEPS_HZ);
-    this.stream = new StepStream(voice, null, (by, awake, accent) => this.curves.add(by, awake, accent), quietDb);
+    this.stream = new StepStream(voice, null, (offsets, said) => this.curves.add(offsets, said), quietDb);
   }
 
   /** Seconds of sound whose curves are known. */
   get known(): number {
     return this.curves.count / STEPS_HZ;
   }
+
+  follow(): void {} // its sound comes when it comes
 
   /** Hear mono samples at 16 kHz, the first `count` of them. */
   push(samples: Float32Array, count = samples.length): void {
@@ -142,12 +168,20 @@ export class Live implements Speech {
     }
   }
 
-  sample(time: number, expr: Float32Array): boolean {
-    return this.curves.sample(time, expr);
+  get time(): number {
+    return this.curves.time;
   }
 
-  accent(time: number): number {
-    return this.curves.accent(time);
+  set time(time: number) {
+    this.curves.time = time;
+  }
+
+  sample(expr: Float32Array): boolean {
+    return this.curves.sample(expr);
+  }
+
+  get accent(): number {
+    return this.curves.accent;
   }
 }
 

@@ -50,8 +50,8 @@ class RunningLevel {
   }
 }
 
-/** Takes a step: offsets from rest, 0 (silence) to 1 (speech), and 0 to 1 for how accented it is. */
-export type StepSink = (offsets: Float32Array, awake: number, accent: number) => void;
+/** Takes a step: offsets from rest; 0 (silence) to 1 (speech), and 0 to 1 for how accented it is. */
+export type StepSink = (offsets: Float32Array, said: Float64Array) => void;
 
 /** Columns of 10 ms in, steps out; each step looks `voice.delay` steps ahead. The voice is this one's alone. */
 export class StepStream {
@@ -64,6 +64,7 @@ export class StepStream {
   private readonly above = new Float64Array(2);
   private columns = 0;
   private readonly offsets: Float32Array;
+  private readonly said = new Float64Array(2);
   private readonly active = new Uint8Array(HELD);
   private readonly loud = new Float64Array(HELD).fill(-ACTIVE_DB);
   private steps = 0;
@@ -123,7 +124,10 @@ export class StepStream {
     this.loud[at] = clamp((a + b) / 2, -ACTIVE_DB, 20);
     this.voice.step(this.features, 0, this.offsets, 0);
     const now = this.steps++ - this.voice.delay;
-    if (now >= 0) this.sink(this.offsets, this.awake(now), this.accent(now));
+    if (now < 0) return;
+    this.said[0] = this.awake(now);
+    this.said[1] = this.accent(now);
+    this.sink(this.offsets, this.said);
   }
 
   /** 1 near sound, with ramps that begin before it. */

@@ -20,7 +20,9 @@ export class Track {
   private readonly expr: Float32Array;
   private readonly joints: Float32Array;
   private readonly place: Float32Array;
+  /** The file's own expressions, which follow so many mapped ones in a pose. */
   private readonly expressions: number;
+  private readonly mapped: number;
   private readonly jointCount: number;
 
   constructor(file: AvatarFile) {
@@ -28,15 +30,18 @@ export class Track {
     this.frames = file.shape("track_expr")[0]!;
     this.expressions = file.header.expressions.length;
     this.jointCount = file.header.joints.length;
-    this.expr = file.values("track_expr").map((q) => q / 65535);
+    this.mapped = file.header.mapped?.length ?? 0;
+    const expr = file.values("track_expr");
+    this.expr = file.header.arrays["track_expr"]!.step ? expr : expr.map((q) => q / 65535);
     this.joints = file.values("track_joints").map((q) => q / 32767);
     this.place = file.values("track_place");
     this.meanJoints = new Float32Array(this.jointCount * 4);
     this.means();
-    this.middle = Float32Array.from({ length: this.expressions }, (_, e) => {
+    this.middle = new Float32Array(this.mapped + this.expressions);
+    for (let e = 0; e < this.expressions; e++) {
       const column = Float32Array.from({ length: this.frames }, (_, t) => this.expr[t * this.expressions + e]!).sort();
-      return column[this.frames >> 1]!;
-    });
+      this.middle[this.mapped + e] = column[this.frames >> 1]!;
+    }
   }
 
   get seconds(): number {
@@ -48,8 +53,9 @@ export class Track {
     const at = clamp(this.time * this.fps - 0.5, 0, this.frames - 1);
     const a = Math.floor(at), b = Math.min(a + 1, this.frames - 1), amount = at - a;
     for (let e = 0, i = a * this.expressions, j = b * this.expressions; e < this.expressions; e++) {
-      out.expr[e] = this.expr[i + e]! * (1 - amount) + this.expr[j + e]! * amount;
+      out.expr[this.mapped + e] = this.expr[i + e]! * (1 - amount) + this.expr[j + e]! * amount;
     }
+    out.expr.fill(0, 0, this.mapped);
     const row = this.jointCount * 4;
     for (let k = 0; k < row; k += 4) {
       quatMix(out.joints, k, this.joints, a * row + k, this.joints, b * row + k, amount);

@@ -35,7 +35,7 @@ interface VoiceHeader {
 
 /** The voice that a file brings, or the rule where it has none. */
 export async function voiceOf(file: AvatarFile, middle: Float32Array, simd = true): Promise<Voice> {
-  return file.has("voice/weight") ? await NetVoice.make(file, simd) : new LoudnessVoice(file.header.expressions, middle);
+  return file.has("voice/weight") ? await NetVoice.make(file, simd) : new LoudnessVoice(file.expressions, middle);
 }
 
 interface Block {
@@ -89,7 +89,8 @@ export class NetVoice implements Voice {
     this.fullPress = header.full_press;
     this.closure = header.closure;
     this.moved = Array.from(file.raw("voice/moved"));
-    this.rest = file.values("voice/rest");
+    this.rest = new Float32Array(file.expressions.length);
+    this.rest.set(file.values("voice/rest"));
     this.closed = file.values("voice/closed");
     const dense = (weight: string, bias: string): Dense => {
       const [rows, cols] = file.shape(weight) as [number, number];
