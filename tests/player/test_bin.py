@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 import zlib
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsth import render
-from gsth.errors import ArtifactError
-from gsth.export import _bin
+from gsth.errors import ArtifactError, InputError
+from gsth.export import _bin, _slim
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,48 @@ def test_what_comes_back_poses_and_looks_the_same(person: Any, packed: bytes) ->
             for x in (person, back)
         ]
         assert -10 * float(torch.log10((pictures[0] - pictures[1]).square().mean())) > 45
+
+
+def test_each_splat_has_its_own_scale_of_correctives(person: Any) -> None:
+    """Offsets of one splat may be a thousandth of another's: both keep seven bits."""
+    c = person.correctives
+    faint = torch.where(torch.arange(len(c.means_delta)) % 2 == 0, 1e-3, 1.0)[:, None, None]
+    uneven = dataclasses.replace(person, correctives=c.replace(means_delta=c.means_delta * faint))
+    back = _bin.unpack(_bin.pack(uneven, person.motion)).correctives
+    order = person.splats.face_ids.argsort(stable=True)
+    wanted = (c.means_delta * faint)[order]
+    step = wanted.abs().amax(0) / 127 * (wanted.abs() / wanted.abs().amax(0)).amax((1, 2))[:, None, None]
+    assert ((back.means_delta - wanted).abs() <= 0.52 * step + 2e-5 * wanted.abs().amax(0) / 127).all()
+
+
+def test_files_of_the_first_version_are_read(packed: bytes) -> None:
+    """They have one scale for all splats."""
+    contents = _bin.read(packed)
+    arrays = {k: v for k, v in contents.header["arrays"].items() if k != "corrective_reach"}
+    old = _with_header(packed, arrays=arrays)
+    back = _bin.unpack(old[:8] + struct.pack("<I", 1) + old[12:]).correctives
+    q = torch.from_numpy(contents.arrays["corrective_means"].astype(np.float32)).permute(2, 0, 1)
+    torch.testing.assert_close(back.means_delta, q * contents.values("corrective_means_step"))
+
+
+def test_a_page_with_fewer_expressions_comes_back(person: Any) -> None:
+    few = _slim.with_expressions(person, ("jawOpen", "eyeBlinkLeft", "mouthFunnel"))
+    back = _bin.unpack(_bin.pack(few, few.motion))
+    assert back.head.id == few.head.id and back.head.expression_names == ("eyeBlinkLeft", "jawOpen", "mouthFunnel")
+    order = few.splats.face_ids.argsort(stable=True)
+    moved, truth = (m.pose(m.motion[7]).means for m in (back, few))
+    assert (moved - truth[order]).norm(dim=1).max() < 1e-3
+    # of its voice, the rows that move these
+    names, moved = person.head.expression_names, person.speech["moved"].tolist()
+    rows = [moved.index(names.index(n)) for n in ("jawOpen", "mouthFunnel")]
+    assert back.speech["moved"].tolist() == [1, 2]
+    torch.testing.assert_close(back.speech["weight"], person.speech["weight"][rows].half().float())
+
+
+def test_a_page_on_a_personal_basis_says_what_to_import_instead(person: Any) -> None:
+    own = _slim.with_personal_basis(person)
+    with pytest.raises(InputError, match=r"personal basis.*import a \.glb"):
+        _bin.unpack(_bin.pack(own, own.motion))
 
 
 def test_packing_what_came_back_keeps_every_splat(person: Any, packed: bytes) -> None:

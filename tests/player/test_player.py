@@ -15,7 +15,9 @@ from player_pages import Tab
 
 from gsth import audio, math3d, render
 from gsth.avatar import Avatar
-from gsth.export import _bin
+from gsth.export import _bin, _slim
+from gsth.export.web import Config
+from gsth.types import Motion
 
 pytestmark = pytest.mark.browser
 BACKGROUND = torch.tensor((0x2A, 0x2D, 0x33)) / 255
@@ -149,20 +151,49 @@ def test_around_the_head_too(still: Any, person: Avatar) -> None:
     assert _psnr(got, wanted) >= 45
 
 
-def test_an_expression_moves_what_it_should(still: Any, stored: Avatar) -> None:
-    names, motion = stored.head.expression_names, stored.motion[0]
+def test_an_expression_moves_what_it_should(still: Any, person: Avatar) -> None:
+    names, motion = person.head.expression_names, person.motion[0]
     expr = motion.expr.clone()
     expr[0, names.index("cheekPuff")] = 1
-    still.evaluate(f"player.show({0.5 / stored.motion.fps})")
+    still.evaluate(f"player.show({0.5 / person.motion.fps})")
     before = _picture(still)
     still.evaluate("player.setExpression('cheekPuff', 1)")
     moved = _picture(still)
     still.evaluate("player.setExpression('cheekPuff', null)")
-    wanted = render.render(stored.pose(motion.replace(expr=expr)), stored.cameras, background=BACKGROUND).rgb[0]
+    wanted = render.render(person.pose(motion.replace(expr=expr)), person.cameras, background=BACKGROUND).rgb[0]
     assert _psnr(moved, wanted) >= 45 and _psnr(moved, before) < 35
     assert torch.equal(_picture(still), before)
     with pytest.raises(Exception, match="no expression is called earWiggle"):
         still.evaluate("player.setExpression('earWiggle', 1)")
+
+
+def test_a_personal_basis_plays_and_obeys_the_names_of_the_head(
+    tab: Tab, person: Avatar, serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """Its film has weights of either sign; expressions go through the map, and its voice is still there."""
+    own = _slim.with_personal_basis(person)
+    assert own.motion.expr.min() < -0.1
+    list(Config().build().write(own, tmp_path / "page"))
+    page = tab.open(f"{serve(tmp_path / 'page')}/index.html")
+    page.evaluate("player.renderer.setAnimationLoop(null); player.setAlive(false); player.lookAt(null)")
+    order = person.splats.face_ids.argsort(stable=True)
+
+    def far(avatar: Avatar, motion: Motion) -> float:
+        posed = _floats(page, "return new Float32Array(player.rig.posed.slice().buffer);").reshape(-1, 4)
+        return float(np.abs(posed[: len(order), :3] - avatar.pose(motion).means[order].numpy()).max())
+
+    page.evaluate(f"player.show({7.5 / person.motion.fps})")
+    assert far(own, own.motion[7]) < 2e-4
+    names = person.head.expression_names
+    assert page.evaluate("player.expressions.length") == len(names) + len(own.head.expression_names)
+    page.evaluate("player.setExpression('jawOpen', 1)")
+    page.evaluate(f"player.show({7.5 / person.motion.fps})")
+    matrix = torch.tensor(own.meta["expression_map"]["matrix"])
+    opened = own.motion[7].expr + matrix[names.index("jawOpen")]
+    assert far(own, own.motion[7].replace(expr=opened)) < 2e-4
+    assert far(own, own.motion[7]) > 5e-3
+    assert page.evaluate("player.voice.moved.length") == len(person.speech["moved"])
+    assert tab.wrong() == []
 
 
 def test_the_eyes_meet_who_looks(still: Any, person: Avatar) -> None:
