@@ -1,7 +1,8 @@
-"""What a frame costs the page's processor: the rig and the sort of the web player, in headless Chromium.
+"""What a page weighs, and what a frame costs its processor: rig and sort of the web player, in headless Chromium.
+
+    python benchmarks/player.py me.avatar           # a table; writes benchmarks/results/player.json
 
 Drawing is left out: without a GPU the browser draws in software, which says nothing about any device that people use.
-Usage: python benchmarks/player.py AVATAR [--splats 40000]
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import dataclasses
 import functools
 import http.server
+import json
 import platform
 import shutil
 import tempfile
@@ -19,9 +21,11 @@ from pathlib import Path
 import torch
 
 from gsth.avatar import Avatar, Correctives
+from gsth.export import onnx
 from gsth.export.web import Config
 from gsth.types import RiggedSplats
 
+RESULTS = Path(__file__).parent / "results" / "player.json"
 SCRIPT = """
 async (given) => {
   const file = await gsth.AvatarFile.parse(await (await fetch("avatar.gsth.bin")).arrayBuffer());
@@ -71,7 +75,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("avatar", type=Path)
     parser.add_argument("--splats", type=int, default=40_000)
     parser.add_argument("--frames", type=int, default=600)
@@ -80,8 +84,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "page"
-        list(Config().build().write(thinned(Avatar.load(args.avatar), args.splats), out))
+        avatar = thinned(Avatar.load(args.avatar), args.splats)
+        list(Config().build().write(avatar, out))
         sizes = {p.name: p.stat().st_size / 1e6 for p in sorted(out.iterdir())}
+        list(Config(single_file=True).build().write(avatar, Path(folder) / "me.html"))
+        list(onnx.Config().build().write(avatar, Path(folder) / "voice"))
+        extra = {
+            "single file": (Path(folder) / "me.html").stat().st_size / 1e6,
+            "onnx": sum(p.stat().st_size for p in (Path(folder) / "voice").iterdir()) / 1e6,
+        }
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(out)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with sync_playwright() as p:
@@ -96,11 +107,20 @@ def main() -> None:
             browser.close()
         server.shutdown()
     processor = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "")
-    print(f"{platform.machine()}, {processor.split(':')[-1].strip()}; Chromium {version}; {args.frames} frames")
-    print(f"{splats} splats, {faces} triangles, {moves} moves of vertices by expressions")
-    for name, (median, late) in times.items():
-        print(f"{name:12} {median:6.2f} ms median, {late:6.2f} ms 95th percentile")
-    print(", ".join(f"{name} {size:.2f} MB" for name, size in sizes.items()), f"together {sum(sizes.values()):.2f} MB")
+    report = {
+        "machine": f"{platform.machine()}, {processor.split(':')[-1].strip()}; Chromium {version}",
+        "frames": args.frames,
+        "splats": splats,
+        "triangles": faces,
+        "moves of vertices by expressions": moves,
+        "ms, median and 95th percentile": times,
+        "megabytes": sizes | {"page": sum(sizes.values())} | extra,
+    }
+    for name, value in report.items():
+        print(name, json.dumps(value) if isinstance(value, str | int) else "")
+        for row, figures in value.items() if isinstance(value, dict) else ():
+            print("   ", row, *(f"{x:.2f}" for x in (figures if isinstance(figures, list) else [figures])))
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

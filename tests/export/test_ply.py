@@ -54,6 +54,8 @@ def test_a_sequence_is_whole(person: Avatar, tmp_path: Path) -> None:
     export(person, ply.Config(sequence=True), tmp_path / "frames")
     files = sorted((tmp_path / "frames").glob("*.ply"))
     assert [f.name for f in files] == [f"{i:05d}.ply" for i in range(FRAMES)]
+    for foreign in (pytest.importorskip("gsply").plyread(f) for f in (files[0], files[-1])):
+        assert_canonical(foreign.means, colours(foreign.sh0))
     last = _import.read_splats(files[-1])
     assert torch.allclose(last.means, _scene.still(person, _scene.Still(frame=FRAMES - 1)).means, atol=1e-6)
     with pytest.raises(InputError, match="leave --frame out"):

@@ -58,6 +58,9 @@ def test_a_motion_becomes_time_samples(person: Avatar, tmp_path: Path) -> None:
     for i, splats in enumerate(_scene.sequence(person, person.motion)):
         means = torch.tensor(np.array(field.GetPositionsAttr().Get(float(i))))
         assert torch.allclose(means, splats.means, atol=1e-6)
+        sh = np.array(field.GetRadianceSphericalHarmonicsCoefficientshAttr().Get(float(i)), float).reshape(-1, 4, 3)
+        assert_canonical(means.numpy(), colours(sh[:, 0]))
+        assert np.abs(colours(sh[:, 0]) - colours(splats.sh[:, 0].numpy())).max() <= 2 / 255
     # opacities never change: they are written once
     assert field.GetOpacitieshAttr().GetNumTimeSamples() == 1 and field.GetPositionsAttr().GetNumTimeSamples() == FRAMES
 

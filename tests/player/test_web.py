@@ -181,6 +181,90 @@ def test_the_microphone_moves_the_mouth(tab: Any, light: Path, serve: Any) -> No
     assert tab.wrong() == []
 
 
+_AGENT = """
+  async () => {
+    // An agent at the other end of a WebRTC connection, which swells twice a second.
+    const context = new AudioContext(), voice = new OscillatorNode(context, { type: "sawtooth", frequency: 140 });
+    const swell = new OscillatorNode(context, { frequency: 2 }), gain = new GainNode(context, { gain: 0.15 });
+    const out = new MediaStreamAudioDestinationNode(context);
+    swell.connect(new GainNode(context, { gain: 0.15 })).connect(gain.gain);
+    voice.connect(gain).connect(out);
+    voice.start();
+    swell.start();
+    const agent = new RTCPeerConnection(), here = new RTCPeerConnection();
+    agent.onicecandidate = (e) => here.addIceCandidate(e.candidate);
+    here.onicecandidate = (e) => agent.addIceCandidate(e.candidate);
+    const arrived = new Promise((next) => (here.ontrack = (e) => next(e.streams[0])));
+    agent.addTrack(out.stream.getTracks()[0], out.stream);
+    await agent.setLocalDescription(await agent.createOffer());
+    await here.setRemoteDescription(agent.localDescription);
+    await here.setLocalDescription(await here.createAnswer());
+    await agent.setRemoteDescription(here.localDescription);
+    player.stream = await arrived;
+    player.log = [];
+    for (const type of ["speechstart", "speechend"]) player.addEventListener(type, () => player.log.push(type));
+    await player.speak(player.stream);
+  }
+"""
+
+
+@pytest.mark.browser
+def test_an_agents_stream_moves_the_mouth(tab: Any, light: Path, serve: Any) -> None:
+    """And is the agent's still when the avatar is told to be silent."""
+    page = tab.open(f"{serve(light)}/index.html")
+    page.evaluate("player.tuner.enabled = false; player.setAlive(false); player.rest()")
+    page.evaluate(_AGENT)
+    page.wait_for_function("player.log.includes('speechstart')")
+    page.evaluate("player.jaw = player.expressions.indexOf('jawOpen')")
+    page.wait_for_function("player.performer.pose.expr[player.jaw] - player.voice.rest[player.jaw] > 0.03")
+    page.evaluate("player.stop()")
+    page.wait_for_function("player.log.at(-1) === 'speechend'")
+    assert page.evaluate("player.stream.getTracks()[0].readyState") == "live"
+    page.evaluate("player.speak(player.stream)")  # it can be taken up again
+    page.wait_for_function("player.log.length === 3 && player.speechTime > 0.2")
+    assert tab.wrong() == []
+
+
+@pytest.mark.browser
+def test_the_documented_snippet_embeds_an_avatar(
+    tab: Any, light: Path, wav: Path, serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """docs/vr.md's own lines, in a page of their own."""
+    text = (ROOT / "docs" / "vr.md").read_text()
+    (tmp_path / "own.html").write_text("<!doctype html>" + text.split("```html\n")[1].split("```")[0])
+    for name, source in (("player.js", light), ("avatar.gsth.bin", light)):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    (tmp_path / "hello.mp3").write_bytes(wav.read_bytes())
+    (tmp_path / "favicon.ico").touch()
+    tab.page.add_init_script(
+        """let given;
+           Object.defineProperty(window, "gsth", {
+             set: (v) => (given = { ...v, mount: async (...x) => (window.player = await v.mount(...x)) }),
+             get: () => given,
+           });"""
+    )
+    page = tab.open(f"{serve(tmp_path)}/own.html")
+    page.evaluate("player.log = []; player.addEventListener('speechend', () => player.log.push('end'))")
+    page.locator("#me canvas").dispatch_event("click")
+    page.wait_for_function("player.log.length === 1")
+    smile = "player.performer.pose.expr[player.expressions.indexOf('mouthSmileLeft')]"
+    page.wait_for_function(f"Math.abs({smile} - 0.4) < 1e-6")
+    assert page.locator("button", has_text="Microphone").is_visible()
+    assert tab.wrong() == []
+
+
+@pytest.mark.browser
+def test_sound_that_cannot_be_read_is_an_error_and_not_the_end(tab: Any, light: Path, serve: Any) -> None:
+    page = tab.open(f"{serve(light)}/index.html")
+    page.evaluate("player.log = []; player.addEventListener('error', (e) => player.log.push(e.message))")
+    page.set_input_files("input[type=file]", {"name": "x.wav", "mimeType": "audio/wav", "buffer": b"no sound"})
+    page.wait_for_function("player.log.length === 1")
+    alert = "document.querySelector('#avatar > div').shadowRoot.querySelector('[role=alert]').textContent"
+    assert page.evaluate("player.log[0]") == page.evaluate(alert) != ""
+    at = page.evaluate("player.frame")
+    page.wait_for_function(f"player.frame > {at} + 3")
+
+
 @pytest.mark.browser
 def test_what_cannot_be_shown_is_said(chromium: Any, light: Path, serve: Any, tmp_path: Path) -> None:
     for path in light.iterdir():

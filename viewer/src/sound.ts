@@ -110,13 +110,15 @@ export class Tap implements Clock {
   private readonly nodes: AudioNode[];
   private readonly delay: number;
   private offset = Number.NaN;
+  /** Chromium gives a remote stream's sound to nobody until some element plays it, silently. */
+  private readonly pump: HTMLAudioElement | null = null;
 
   constructor(
     private readonly context: AudioContext,
     private readonly stream: MediaStream,
     private readonly live: Live,
     delaySteps: number,
-    audible: boolean,
+    private readonly audible: boolean,
   ) {
     this.delay = delaySteps / 50 + SLACK_S;
     const source = context.createMediaStreamSource(stream);
@@ -133,6 +135,8 @@ export class Tap implements Clock {
       const wait = new DelayNode(context, { delayTime: this.delay, maxDelayTime: 1 });
       source.connect(wait).connect(context.destination);
       this.nodes.push(wait);
+      this.pump = Object.assign(new Audio(), { muted: true, srcObject: stream });
+      void this.pump.play().catch(() => undefined); // cut short where the stream is left at once
     }
     stream.getAudioTracks()[0]?.addEventListener("ended", () => (this.ended = true));
   }
@@ -148,10 +152,12 @@ export class Tap implements Clock {
   stop(): void {
     this.ended = true;
     for (const node of this.nodes) node.disconnect();
+    if (this.pump) this.pump.srcObject = null;
   }
 
-  /** Switch the microphone itself off. */
+  /** Switch the microphone itself off; a stream that is heard belongs to the page, which may go on with it. */
   release(): void {
+    if (this.audible) return;
     for (const track of this.stream.getTracks()) track.stop();
   }
 }
