@@ -16,6 +16,7 @@ import platform
 import shutil
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -85,7 +86,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "page"
         avatar = thinned(Avatar.load(args.avatar), args.splats)
+        began = time.perf_counter()
         list(Config().build().write(avatar, out))
+        seconds = time.perf_counter() - began
         sizes = {p.name: p.stat().st_size / 1e6 for p in sorted(out.iterdir())}
         list(Config(single_file=True).build().write(avatar, Path(folder) / "me.html"))
         list(onnx.Config().build().write(avatar, Path(folder) / "voice"))
@@ -109,6 +112,7 @@ def main() -> None:
     processor = next((x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "")
     report = {
         "machine": f"{platform.machine()}, {processor.split(':')[-1].strip()}; Chromium {version}",
+        "seconds to export": round(seconds, 2),
         "frames": args.frames,
         "splats": splats,
         "triangles": faces,
@@ -117,7 +121,7 @@ def main() -> None:
         "megabytes": sizes | {"page": sum(sizes.values())} | extra,
     }
     for name, value in report.items():
-        print(name, json.dumps(value) if isinstance(value, str | int) else "")
+        print(name, json.dumps(value) if not isinstance(value, dict) else "")
         for row, figures in value.items() if isinstance(value, dict) else ():
             print("   ", row, *(f"{x:.2f}" for x in (figures if isinstance(figures, list) else [figures])))
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from gsth import artifacts
 from gsth.avatar import Avatar
 from gsth.errors import ArtifactError, InputError
 from gsth.export import _import, _scene, ply, spz, web
-from gsth.types import Done, Splats
+from gsth.types import Clip, Done, Splats, Track
 
 
 def imported(path: Path, out: Path, **options: object) -> Done:
@@ -47,6 +48,26 @@ def test_a_prop_hung_on_a_head_moves_with_it(person: Avatar, tmp_path: Path) -> 
     assert torch.isin(again.splats.face_ids[teeth], inside).float().mean() > 0.6
     lips = torch.isin(person.splats.face_ids, person.head.parts["lips"])
     assert lips.sum() > 10 and torch.isin(again.splats.face_ids[lips], inside).float().mean() < 0.2
+
+
+def test_a_prop_hung_on_a_track_moves_as_that_person(person: Avatar, tmp_path: Path) -> None:
+    """For splats from elsewhere: a tracked clip gives the head, its motion and its camera."""
+    (tmp_path / "clip.mp4").write_bytes(b"filmed")
+    s, m, size = person.source, person.motion, 8
+    clip = Clip(tmp_path / "clip.mp4", m.fps, len(m), size, size, None)
+    images, mattes = (np.zeros((len(m), size, size, *c), np.uint8) for c in ((3,), ()))
+    track = Track(
+        clip, s.frame_ids, s.crop_px, person.cameras.replace(width=size, height=size), person.identity, m,
+        s.landmarks_px, s.found, s.error_pct, images, mattes,
+    )  # fmt: skip
+    artifacts.save(track, tmp_path / "me.track")
+    list(ply.Config().build().write(person, tmp_path / "a.ply"))
+    imported(tmp_path / "a.ply", tmp_path / "again.avatar", onto=tmp_path / "me.track")
+    again, rest = Avatar.load(tmp_path / "again.avatar"), _scene.rest_motion(person, m)
+    assert torch.equal(again.motion.expr, m.expr) and again.source.train_frames == len(m)
+    assert torch.allclose(again.pose(rest).means, person.pose(rest).means, atol=1e-5)
+    moved, truth, still = again.pose(m[2]).means, person.pose(m[2]).means, person.pose(rest).means
+    assert (moved - truth).norm(dim=1).median() < 0.1 * (truth - still).norm(dim=1).median()
 
 
 @pytest.mark.parametrize("which", ["folder", "bin", "html"])
