@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from player_pages import Tab
+from player_pages import MEASURE, Tab
 
 from gsth import media
 from gsth.errors import InputError
@@ -330,6 +330,37 @@ def test_in_a_headset_both_eyes_see_it_and_it_stands_before_the_wearer(
     page.wait_for_function("player.ends === 1 && !player.headset.active")
     assert page.evaluate("player.camera.position.length()") == pytest.approx(0, abs=1e-5)
     assert headset.wrong() == []
+
+
+_WORN = (
+    MEASURE
+    + """
+  const { panel } = player.headset, hand = device.controllers.right;
+  const at = panel.localToWorld(player.point.clone().set(-0.144, 0, 0.2));
+  hand.position.set(at.x, at.y, at.z);
+  hand.quaternion.set(...panel.quaternion.toArray());
+  for (const end = player.frame + 4; player.frame < end; ) await new Promise((next) => setTimeout(next, 20));
+  const { xr } = player.renderer, session = { inputSources: [...xr.getSession().inputSources], end() {} };
+  player.renderer.setAnimationLoop(null);
+  player.renderer.render = () => {};
+  xr.getSession = () => session; // the emulator makes its lists anew whenever they are asked for
+  globalThis.now = Math.ceil(performance.now()) + 1000;
+  return [player.headset.hovered, ...measure(() => player.tick(now += 14), true)];
+"""
+)
+
+
+@pytest.mark.browser
+def test_frames_in_a_headset_leave_nothing_behind(headset: Any, light: Path, serve: Callable[[Path], str]) -> None:
+    """While a ray rests on a button; what is measured as on a screen, see test_player.py."""
+    page = headset.open(f"{serve(light)}/index.html")
+    page.evaluate("player.tuner.enabled = false")
+    page.locator("button", has_text="Enter VR").dispatch_event("click")
+    page.wait_for_function("player.headset.active && player.headset.placed && player.frame > 4")
+    hovered, *blocks = page.evaluate(f"async () => {{ {_WORN} }}")
+    assert hovered == 0
+    garbage, stays = blocks[-2:]
+    assert garbage < 12 and stays < 0.25, f"bytes of garbage, and that stay, of each frame: {blocks}"
 
 
 _CONTROLLER = """

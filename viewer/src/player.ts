@@ -298,7 +298,10 @@ export class Player extends EventTarget {
       this.stats.fps += SMOOTHING * (1000 / ms - this.stats.fps);
       this.tuner.frame(ms, this.headset.active ? 1000 / this.headset.frameRate : 1000 / 60);
     }
-    if (this.headset.active) this.headset.frame(dt);
+    if (this.headset.active) {
+      this.headset.dt = dt;
+      this.headset.frame();
+    }
     this.draw(this.frame++ % this.tuner.current.sortEvery === 0);
     if (this.speaking !== this.wasSpeaking) {
       this.wasSpeaking = this.speaking;

@@ -34,6 +34,8 @@ interface Button {
 
 export class Headset {
   frameRate = 72;
+  /** For `frame`: seconds since the last one. */
+  dt = 0;
   private readonly xr;
   private readonly panel: Mesh<PlaneGeometry, MeshBasicMaterial>;
   private readonly spot: Mesh;
@@ -139,13 +141,13 @@ export class Headset {
   }
 
   /** Once for each frame of a session. */
-  frame(dt: number): void {
+  frame(): void {
     if (this.eyes().length === 0) return;
     if (!this.placed) {
       this.recenter();
       this.placed = true;
     }
-    this.sticks(dt);
+    this.sticks();
     this.hovered = -1;
     this.spot.visible = false;
     for (let i = 0; i < this.rays.length; i++) this.hover(this.rays[i]!);
@@ -234,17 +236,18 @@ export class Headset {
   }
 
   /** Sideways turns the avatar, forward and back brings it nearer and farther. */
-  private sticks(dt: number): void {
+  private sticks(): void {
     const sources = this.xr.getSession()?.inputSources;
     if (!sources) return;
     for (let i = 0; i < sources.length; i++) {
       const axes = sources[i]!.gamepad?.axes;
       if (!axes || axes.length < 4) continue;
       const turn = axes[2]!, walk = axes[3]!;
-      if (Math.abs(turn) > STICK_DEAD) this.turn(turn * TURN_PER_S * dt);
+      if (Math.abs(turn) > STICK_DEAD) this.turn(turn * TURN_PER_S * this.dt);
       if (Math.abs(walk) > STICK_DEAD) {
         const ahead = this.player.headPoint(this.point).sub(this.eyePoint(this.eye)).setY(0).normalize();
-        this.shift(-walk * WALK_M_PER_S * dt * -ahead.x, -walk * WALK_M_PER_S * dt * -ahead.z);
+        const step = walk * WALK_M_PER_S * this.dt;
+        this.shift(step * ahead.x, step * ahead.z);
       }
     }
   }
