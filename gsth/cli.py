@@ -39,7 +39,7 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
     args: Any = _cli_args.parse("train", _cli_args.train(), argv)
-    events = pipeline.train(args.clip, args.out, args.preset, _consent(args.consent))
+    events = pipeline.train(args.clip, args.out, args.preset, _consent(args.consent), args.devices)
     if not args.view:
         return events
     from gsth.serve import app, watch

@@ -138,10 +138,11 @@ def put_rows(state: TrainState, values: dict[str, Tensor], change: _density.Chan
     state.record = _density.GradientRecord.empty(len(state.face_ids))
 
 
-def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
-    """Write all that the rest of the run depends on; keeps the last two checkpoints."""
+def packed(state: TrainState, digest: str) -> bytes:
+    """All that the rest of the run depends on, in the safetensors format."""
     r = state.refinement
     tensors = {
+        "step": torch.tensor(state.step),
         "face_ids": state.face_ids,
         "order": state.order,
         "generator": state.generator.get_state(),
@@ -159,9 +160,34 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
             tensors[f"adam.{name}.{key}"] = value
     if state.voice is not None:
         tensors |= state.voice.tensors()
+    return save({k: v.contiguous() for k, v in tensors.items()}, {"digest": digest})
+
+
+def unpacked(saved: dict[str, Tensor], motion: Motion, voice: Voice | None) -> TrainState:
+    """The state whose tensors these are; ``voice`` is a field of the run's kind, which takes its values over."""
+    names = [key[len("param.") :] for key in saved if key.startswith("param.")]
+    # Group order decides nothing, but keep that of a fresh run.
+    params = {n: saved[f"param.{n}"] for n in LEARNING_RATES if n in names}
+    state = fresh(motion, saved["face_ids"], params, torch.Generator())
+    state.generator.set_state(saved["generator"])
+    for name, p in state.params.items():
+        if f"adam.{name}.step" in saved:
+            state.optimizer.state[p] = {key: saved[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    state.record = _density.GradientRecord(saved["record.total"], saved["record.seen"])
+    state.refinement = MotionRefinement(*(saved[f"refinement.{n}"] for n in ("values", "first", "second", "count")))
+    state.lent, state.pull, state.height = (saved[n] for n in ("lent", "pull", "height"))
+    state.order, state.step = saved["order"], int(saved["step"])
+    if voice is not None:
+        voice.restore(saved)
+    state.voice = voice
+    return state
+
+
+def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
+    """Write the state; keeps the last two checkpoints."""
     path = work / f"checkpoint-{state.step:07d}.safetensors"
     part = path.with_suffix(".part")
-    data = save({k: v.contiguous() for k, v in tensors.items()}, {"digest": digest, "step": str(state.step)})
+    data = packed(state, digest)
     with writes(path):
         part.write_bytes(data)
         os.replace(part, path)
@@ -183,24 +209,5 @@ def resume(work: Path, digest: str, motion: Motion, voice: Voice | None) -> Trai
             raise ArtifactError(
                 f"{path}: the checkpoint cannot be read ({e}); delete it to go on from an older one"
             ) from e
-        state = _restore(motion, saved, int(meta["step"]))
-        if voice is not None:
-            voice.restore(saved)
-        state.voice = voice
-        return state
+        return unpacked(saved, motion, voice)
     return None
-
-
-def _restore(motion: Motion, saved: dict[str, Tensor], step: int) -> TrainState:
-    names = [key[len("param.") :] for key in saved if key.startswith("param.")]
-    # Group order decides nothing, but keep that of a fresh run.
-    params = {n: saved[f"param.{n}"] for n in LEARNING_RATES if n in names}
-    state = fresh(motion, saved["face_ids"], params, torch.Generator())
-    state.generator.set_state(saved["generator"])
-    for name, p in state.params.items():
-        state.optimizer.state[p] = {key: saved[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-    state.record = _density.GradientRecord(saved["record.total"], saved["record.seen"])
-    state.refinement = MotionRefinement(*(saved[f"refinement.{n}"] for n in ("values", "first", "second", "count")))
-    state.lent, state.pull, state.height = (saved[n] for n in ("lent", "pull", "height"))
-    state.order, state.step = saved["order"], step
-    return state
