@@ -64,11 +64,12 @@ def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent, dev
             nothing of the result.
 
     Raises:
-        InputError: The video cannot be used, or ``out`` is something else than an avatar.
+        InputError: The video cannot be used, ``out`` is something else than an avatar, or ``devices`` does not fit.
     """
-    from gsth import artifacts
+    from gsth import artifacts, avatar
 
     artifacts.check_out(out, "avatar")
+    avatar.check_crew(devices, config.avatar.batch)
     with artifacts.lock(work_folder(out)):
         for _, stage in STAGES:
             for event in stage(clip_path, out, Order(config, consent, devices)):

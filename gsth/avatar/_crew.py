@@ -94,6 +94,22 @@ class Crew:
             raise BackendError(text) from error
 
 
+def check_crew(size: int, batch: int) -> None:
+    """Say no before long work where ``size`` processes cannot share this machine, or steps of ``batch`` frames.
+
+    Raises:
+        InputError: The reason.
+    """
+    threads = torch.get_num_threads()
+    if not 1 <= size <= threads:
+        raise InputError(f"devices is {size}; want 1 to {threads}, the number of processors that torch may use here")
+    if batch % size:
+        raise InputError(
+            f"a step takes batch = {batch} frame(s), which {size} processes cannot share evenly; want a multiple, for "
+            f"example --avatar.batch {size}"
+        )
+
+
 @contextlib.contextmanager
 def crew(size: int, follow: Callable[..., None], *args: Any) -> Iterator[Crew]:
     """This process as the leader of ``size``, which share its threads; the others end with the block.
@@ -105,15 +121,12 @@ def crew(size: int, follow: Callable[..., None], *args: Any) -> Iterator[Crew]:
         args: What can be pickled, and small: paths and settings.
 
     Raises:
-        InputError: ``size`` is below 1, or above the number of this process's threads.
         BackendError: Another process could not be started.
     """
-    threads = torch.get_num_threads()
-    if not 1 <= size <= threads:
-        raise InputError(f"devices is {size}; want 1 to {threads}, the number of processors that torch may use here")
     if size == 1:
         yield Crew()
         return
+    threads = torch.get_num_threads()
     context, others = multiprocessing.get_context("spawn"), []
     with tempfile.TemporaryDirectory() as folder:
         try:

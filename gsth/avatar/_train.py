@@ -74,16 +74,10 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
     events end with the last step, and nothing is written.
 
     Raises:
-        InputError: The track is for another head model, or shows no face in the training frames; a step has too few
-            frames for the crew.
+        InputError: The track is for another head model, or shows no face in the training frames.
         DivergedError: A loss, gradient or parameter stopped being finite; names it and the last good checkpoint.
         BackendError: A process of the crew, or the GPU, was lost.
     """
-    if config.batch % crew.size:
-        raise InputError(
-            f"a step takes batch = {config.batch} frame(s), which {crew.size} processes cannot share evenly; "
-            f"want a multiple, for example --avatar.batch {crew.size}"
-        )
     model = head.load(track.identity.head)
     scene = _scene(track, model, train_frames, config)
     work.mkdir(parents=True, exist_ok=True)
