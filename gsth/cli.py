@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
-from gsth.errors import GsthError, InputError
+from gsth.errors import GsthError, InputError, gave_out
 from gsth.types import Densified, Done, Event, Notice, Saved, Step
 
 OK, CRASHED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -244,18 +244,22 @@ def run(argv: Argv) -> int:
             for event in events:
                 show(event)
         return OK
-    except GsthError as error:
-        show.clear()
-        return _fail(f"gsth {name}: {error}")
     except KeyboardInterrupt:
         show.clear()
-        again = "the same command goes on from the last checkpoint" if verb.resumes else "nothing half-written was left"
-        _fail(f"gsth {name}: stopped; {again}")
+        _fail(f"gsth {name}: stopped; {_afterwards(verb)}")
         return INTERRUPTED
-    except Exception:  # a defect of ours: the traceback is what a report needs
+    except Exception as error:
         show.clear()
-        traceback.print_exc()
+        if text := gave_out(error):
+            return _fail(f"gsth {name}: {text}. {_afterwards(verb).capitalize()}")
+        if isinstance(error, GsthError):
+            return _fail(f"gsth {name}: {error}")
+        traceback.print_exc()  # a defect of ours: the traceback is what a report needs
         return CRASHED
+
+
+def _afterwards(verb: Verb) -> str:
+    return "the same command goes on from the last checkpoint" if verb.resumes else "nothing half-written was left"
 
 
 def _events(verb: Verb, argv: Argv) -> Generator[Event, None, None]:

@@ -117,11 +117,17 @@ def test_presets_and_their_settings_reach_the_pipeline(monkeypatch: pytest.Monke
     monkeypatch.setattr(pipeline, "train", lambda *args: iter(got.append(args) or ()))
     presets = _config.presets(pipeline.TrainConfig, "train")
     assert set(presets) >= {"quick", "standard"}
-    for argv in (["standard"], [], ["quick"], ["quick", "--avatar.steps", "7", "--track.size", "128"]):
+    for argv in (
+        ["standard"],
+        [],
+        ["quick"],
+        ["--devices", "2", "quick", "--avatar.steps", "7", "--track.size", "128"],
+    ):
         assert cli.run(["train", "me.mp4", "--out", "me.avatar", "--consent", "I am me", *argv]) == 0
     assert all(clip == Path("me.mp4") and out == Path("me.avatar") for clip, out, *_ in got)
-    assert {consent.statement for *_, consent in got} == {"I am me"}
-    configs = [config for _, _, config, _ in got]
+    assert {consent.statement for *_, consent, _ in got} == {"I am me"}
+    assert [devices for *_, devices in got] == [1, 1, 1, 2]
+    configs = [config for _, _, config, *_ in got]
     assert configs[:3] == [presets["standard"], presets["standard"], presets["quick"]]
     assert (configs[3].avatar.steps, configs[3].track.size) == (7, 128)
     assert configs[3].avatar.splats == presets["quick"].avatar.splats

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gsth import media
 from gsth.avatar import _density
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._field import Field
 from gsth.avatar._refine import MotionRefinement
-from gsth.errors import ArtifactError, writes
+from gsth.errors import ArtifactError
 from gsth.types import Motion, RiggedSplats
 
 LEARNING_RATES = {
@@ -186,11 +186,9 @@ def unpacked(saved: dict[str, Tensor], motion: Motion, voice: Voice | None) -> T
 def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
     """Write the state; keeps the last two checkpoints."""
     path = work / f"checkpoint-{state.step:07d}.safetensors"
-    part = path.with_suffix(".part")
     data = packed(state, digest)
-    with writes(path):
+    with media.whole_file(path) as part:
         part.write_bytes(data)
-        os.replace(part, path)
     for old in sorted(work.glob("checkpoint-*.safetensors"))[:-2]:
         old.unlink()
     return path
