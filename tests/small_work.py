@@ -20,9 +20,9 @@ SIZE, FRAMES = 64, 10
 def config(**avatar: object) -> pipeline.TrainConfig:
     """The preset ``quick``, smaller; with changed settings of the avatar."""
     quick = presets(pipeline.TrainConfig, "train")["quick"]
-    track = replace(quick.track, size=SIZE, report=False)
+    tracking = replace(quick.track, size=SIZE, report=False)
     small = replace(quick.avatar, steps=40, splats=600, max_splats=900, correctives=2, checkpoint_every=10)
-    return pipeline.TrainConfig(track, replace(small, **avatar))
+    return pipeline.TrainConfig(tracking, replace(small, **avatar))
 
 
 def arguments(clip: Path, out: Path, *more: object) -> list[str]:
@@ -36,8 +36,7 @@ def arguments(clip: Path, out: Path, *more: object) -> list[str]:
 def write(clip_path: Path, out: Path) -> None:
     """The clip, and what ``gsth train CLIP --out OUT`` keeps of its tracking in the work folder."""
     work = pipeline.work_folder(out)
-    track = _track(clip_path)
-    artifacts.save(track, work / "track")
+    artifacts.save(track(clip_path), work / "track")
     key = {
         "sha256": artifacts.sha256(clip_path),
         "config": json.dumps(asdict(config().track), sort_keys=True, default=str),
@@ -45,7 +44,8 @@ def write(clip_path: Path, out: Path) -> None:
     (work / "track.json").write_text(json.dumps(key))
 
 
-def _track(clip_path: Path) -> Track:
+def track(clip_path: Path) -> Track:
+    """Of a clip that this writes."""
     model = head.load()
     identity = Identity(model.id, torch.zeros(len(model.shape_basis)))
     phase = torch.linspace(0, 6.28, FRAMES)
