@@ -61,7 +61,7 @@ def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent, dev
         config: How to track and train.
         consent: That the person agreed; recorded in the avatar (``gsth.provenance.SYNTHETIC`` for gsth's own actor).
         devices: Processes that share the frames of each training step, ``config.avatar.batch`` of them; how many says
-            nothing of the result.
+            nothing of the result. With more than one, a script must start under ``if __name__ == "__main__":``.
 
     Raises:
         InputError: The video cannot be used, ``out`` is something else than an avatar, or ``devices`` does not fit.

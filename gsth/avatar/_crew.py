@@ -99,6 +99,7 @@ def check_crew(size: int, batch: int) -> None:
 
     Raises:
         InputError: The reason.
+        BackendError: Processes cannot talk to each other here.
     """
     threads = torch.get_num_threads()
     if not 1 <= size <= threads:
@@ -108,6 +109,9 @@ def check_crew(size: int, batch: int) -> None:
             f"a step takes batch = {batch} frame(s), which {size} processes cannot share evenly; want a multiple, for "
             f"example --avatar.batch {size}"
         )
+    if size > 1 and (not dist.is_available() or dist.is_initialized()):
+        why = "is in use by this program already" if dist.is_available() else "is not part of this torch"
+        raise BackendError(f"devices is {size}, and torch.distributed {why}; train with devices 1")
 
 
 @contextlib.contextmanager
