@@ -26,7 +26,7 @@ from gsth.avatar import Avatar
 from gsth.errors import gave_out
 from gsth.provenance import SYNTHETIC
 from gsth.render import native
-from gsth.types import Cameras, Done, Event, Rendered, Splats, Step
+from gsth.types import Cameras, Done, Event, Rendered, Saved, Splats, Step
 
 RESUMES = "the same command goes on from the last checkpoint"
 
@@ -154,13 +154,28 @@ def limited(which: str, extra: int, args: list[str]) -> subprocess.CompletedProc
 def test_no_memory(clip: Path) -> None:
     """Outcome: exit 2, how much was wanted and what to do; nothing half-written; the same command goes on with the
     tracking that is done."""
-    many = ("--avatar.splats", 60_000, "--avatar.max-splats", 60_000, "--avatar.steps", 2)
-    ran = limited("RLIMIT_AS", 60 * 2**20, small_work.arguments(clip, clip.with_name("a.avatar"), *many))
+    many = ("--avatar.splats", 150_000, "--avatar.max-splats", 150_000)
+    ran = limited("RLIMIT_AS", 250 * 2**20, small_work.arguments(clip, clip.with_name("a.avatar"), *many))
     assert ran.returncode == cli.REFUSED, ran.stderr
     assert "too little free memory" in ran.stderr and "fewer splats" in ran.stderr and "Traceback" not in ran.stderr
     assert RESUMES in ran.stderr.lower() and "going on with the track" in ran.stdout
     assert not clip.with_name("a.avatar").exists() and not list(clip.parent.rglob("*.part"))
-    assert train(clip, *many) == cli.OK
+    again = pipeline.train(
+        clip,
+        clip.with_name("a.avatar"),
+        small_work.config(splats=150_000, max_splats=150_000, checkpoint_every=1),
+        SYNTHETIC,
+    )
+    assert "going on with the track" in str(next(again))
+    assert isinstance(next(again), Saved)  # the first step is done
+    again.close()
+
+
+def test_no_memory_to_decode(clip: Path) -> None:
+    """Outcome: exit 2, and the file alone is not blamed."""
+    ran = limited("RLIMIT_AS", 4 * 2**20, small_work.arguments(clip, clip.with_name("a.avatar")))
+    assert ran.returncode == cli.REFUSED, ran.stderr
+    assert "too little free memory" in ran.stderr and "Traceback" not in ran.stderr
 
 
 def test_kernels_without_memory_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
