@@ -18,7 +18,7 @@ import small_work
 import torch
 
 from gsth import pipeline
-from gsth.avatar import Avatar
+from gsth.avatar import Avatar, check_crew
 from gsth.errors import BackendError, InputError
 from gsth.provenance import SYNTHETIC
 from gsth.types import Densified, Event, Saved, Step
@@ -124,3 +124,10 @@ def test_what_cannot_be_shared_is_refused_before_the_work(tmp_path: Path) -> Non
         events = pipeline.train(tmp_path / "none.mp4", tmp_path / "a", small_work.config(batch=3), SYNTHETIC, devices)
         with pytest.raises(InputError, match=says):
             next(events)
+
+
+def test_processes_that_cannot_talk_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(BackendError, match="in use by this program already; train with devices 1"):
+        check_crew(2, 2)
+    check_crew(1, 1)
