@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ OK, CRASHED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 LINE_EVERY_S = 15.0
 """Without a terminal, a stage says how far it is at most this often."""
 REDRAW_EVERY_S = 0.1
+_CODES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 Argv = Sequence[str]
 
@@ -291,8 +293,13 @@ def _say(text: str) -> None:
 
 
 def _fail(text: str) -> int:
-    print(text, file=sys.stderr, flush=True)
+    print(_harmless(text), file=sys.stderr, flush=True)
     return REFUSED
+
+
+def _harmless(text: str) -> str:
+    """Names and texts out of files may hold codes that a terminal obeys, or that turn the reading order."""
+    return _CODES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 # ------------------------------------------------------------------------------------------------ showing
@@ -350,7 +357,7 @@ class Show:
 
     def _line(self, text: str) -> None:
         self.clear()
-        self._out.write(text + "\n")
+        self._out.write(_harmless(text) + "\n")
         self._out.flush()
 
 

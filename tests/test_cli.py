@@ -188,6 +188,22 @@ def test_exit_codes(
     assert out == "hello\n" and text in err and closed == [True]
 
 
+def test_texts_out_of_files_give_a_terminal_no_orders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outcome: what somebody wrote into a file name, a consent or a signature is shown, and obeyed by nobody."""
+
+    def play() -> Iterator[Event]:
+        yield Notice("tool \x1b]0;mine\x07 \x9b2J\r\u202egpj.\n\tsecond line, Zo\u00eb \u738b")
+        yield Saved(Path("\x1b[31m.mp4"))
+        raise InputError("\x1b[2Jno such file")
+
+    assert played(monkeypatch, play) == cli.REFUSED
+    out, err = capsys.readouterr()
+    assert all(c.isprintable() or c in "\n\t" for c in out + err)
+    assert "tool \ufffd]0;mine" in out and "\n\tsecond line, Zo\u00eb \u738b\n" in out and "no such file" in err
+
+
 STUCK = """
 import signal, sys, time
 from gsth import cli
