@@ -99,7 +99,7 @@ def test_the_others_end_with_the_leader(number: signal.Signals, tmp_path: Path) 
     endless = small_work.arguments(clip, out, "--avatar.batch", 2, "--avatar.steps", 100_000)
     args = [sys.executable, "-m", "gsth", endless[0], "--devices", "2", *endless[1:]]
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    two = os.environ | {"OMP_NUM_THREADS": "2"}
+    two = os.environ | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     with subprocess.Popen(args, **pipes, env=two, start_new_session=True) as run:
         work = pipeline.work_folder(out)
         assert waited(lambda: list(work.glob("train/checkpoint-*")) or run.poll() is not None)
