@@ -1,7 +1,8 @@
 """What a batch costs: Ray's share by stages that do nothing, and the work's share by the records of a real batch.
 
-python benchmarks/batch.py [--identities 200] [--avatars DIR] [--plan 10000]. DIR is what ``gsth batch`` wrote; without
-it only Ray is measured. Prints the tables of docs/scale.md.
+python benchmarks/batch.py [--identities 200] [--avatars DIR] [--plan 10000] [--track DIR --devices 2]. DIR is what
+``gsth batch`` wrote; without it only Ray is measured. With what ``gsth track`` wrote, one training is measured with one
+process and with several. Prints the tables of docs/scale.md.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import platform
 import statistics
@@ -19,9 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gsth import batch
+from gsth import artifacts, avatar, batch
 from gsth.batch import BatchConfig, Stage
-from gsth.types import Done, Event
+from gsth.types import Done, Event, Step, Track
 
 STAGES = ("track", "fit", "speech", "score")
 
@@ -31,9 +33,9 @@ class Nothing:
     """Settings of stages that have none."""
 
 
-def nothing(clip: Path, avatar: Path, settings: Any) -> Iterator[Event]:
-    avatar.mkdir(exist_ok=True)
-    yield Done(avatar)
+def nothing(clip: Path, out: Path, settings: Any) -> Iterator[Event]:
+    out.mkdir(exist_ok=True)
+    yield Done(out)
 
 
 def overhead(identities: int) -> None:
@@ -55,6 +57,28 @@ def overhead(identities: int) -> None:
             print(f"| {what} | {identities} | {took:.1f} s | {1000 * took / identities:.1f} ms |")
     ray.shutdown()
     print(f"\n{platform.machine()}, {processors} processors, {platform.system()}, ray {ray.__version__}\n")
+
+
+def steps_of(crew: avatar.Crew, track: Path, work: Path, config: avatar.AvatarConfig) -> float:
+    """Mean time of a training step, ms, without the first 20."""
+    tracked = artifacts.load(Track, track)
+    times = {}
+    for event in avatar.train(tracked, config, work, len(tracked.frame_ids), crew):
+        if isinstance(event, Step) and event.stage == "train":
+            times[event.done] = time.perf_counter()
+            if event.done == config.steps:
+                break
+    return 1000 * (times[config.steps] - times[20]) / (config.steps - 20) if crew.leads else math.nan
+
+
+def devices(track: Path, most: int) -> None:
+    """Steps of equal work, by one process with all threads and by several that share them."""
+    config = avatar.AvatarConfig(steps=100, batch=most, coarse_until=0.0, settle=1.0)
+    for size in (1, most):
+        with tempfile.TemporaryDirectory() as work:
+            job = (track, Path(work), config)
+            with avatar.crew(size, steps_of, *job) as crew:
+                print(f"| {size} | {most} | {steps_of(crew, *job):.0f} ms |")
 
 
 def size_mb(folder: Path) -> float:
@@ -84,7 +108,11 @@ def main() -> None:
     parser.add_argument("--identities", type=int, default=200)
     parser.add_argument("--avatars", type=Path)
     parser.add_argument("--plan", type=int, default=10_000)
+    parser.add_argument("--track", type=Path)
+    parser.add_argument("--devices", type=int, default=2)
     args = parser.parse_args()
+    if args.track is not None:
+        devices(args.track, args.devices)
     overhead(args.identities)
     if args.avatars is not None:
         plan(args.avatars, args.plan)

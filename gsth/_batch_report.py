@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import statistics
+import urllib.parse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 
 OPEN, DONE, REFUSED, FAILED = "open", "done", "refused", "failed"
 PAGE = "batch.html"
-SHOWN = ("psnr_db", "ssim", "lips_pct")
+SHOWN = ("psnr_db", "ssim", "lips_pct_iod")
 """Scores in the tables, where the last stage gave them; the records hold all."""
 _TERMINAL_ROWS = 30
 
@@ -63,7 +64,7 @@ def write(out: Path, records: Sequence[Record], stages: Sequence[str]) -> Path:
     rows = []
     for r in records:
         first, *cells = (html.escape(cell) for cell in _cells(r, records, stages))
-        log = html.escape(f"{r.name}.log", quote=True)
+        log = html.escape(f"./{urllib.parse.quote(r.name)}.log")  # else a name may look like another scheme
         inside = "".join(f"<td>{cell}</td>" for cell in (f'<a href="{log}">{first}</a>', *cells, html.escape(r.reason)))
         rows.append(f"<tr class={r.state}>{inside}</tr>")
     page = (

@@ -148,11 +148,16 @@ def train() -> type[Any]:
     """The arguments of ``gsth train``: its presets are files, so the class can only be made once they are read."""
     clip = ("clip", Annotated[Positional[Path], arg(help="Video of one person facing the camera.")])
     out = ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")])
+    devices = (
+        "devices",
+        Annotated[int, arg(help="Processes that share the frames of each training step: give --avatar.batch, too.")],
+        1,
+    )
     view = ("view", Annotated[bool, arg(help="Show the avatar in the live viewer while it forms.")], False)
     return _with_presets(
         "Train",
         [clip, out, _CONSENT],
-        [view],
+        [devices, view],
         "Track a video, train an avatar on it, and score it on the part it never saw.\n\n"
         "A preset and its settings come last: gsth train me.mp4 --out me.avatar quick --avatar.steps 800. Without a "
         "preset it is standard. An interrupted run goes on when the same command is given again.",

@@ -368,9 +368,10 @@ def _take(path: Path, folder: Path) -> int:
         except BlockingIOError:
             owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
             age = time.time() - os.fstat(file).st_mtime
+            since = f"for {age:.0f} s" if age >= 0 else "since before the clock was set back"
             os.close(file)
             raise InputError(
-                f"{folder}: is being written by {owner} for {age:.0f} s; wait for it, stop it, or choose another name"
+                f"{folder}: is being written by {owner} {since}; wait for it, stop it, or choose another name"
             ) from None
         if same:
             os.truncate(file, 0)

@@ -11,11 +11,14 @@ Clips and ``out`` must lie where every machine sees them under the same path. Wh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import json
 import platform
+import signal
+import threading
 import time
 import traceback
 from collections import deque
@@ -174,7 +177,8 @@ def _worked(items: Sequence[_Item], batch: _Batch, address: str | None) -> Itera
         return
     mine = not ray.is_initialized()
     if mine:
-        context = ray.init(address or "local", log_to_driver=False, configure_logging=False)
+        with _own_sigterm():
+            context = ray.init(address or "local", log_to_driver=False, configure_logging=False)
         url = context.dashboard_url
         yield Notice(f"dashboard: http://{url}" if url else "dashboard: none here; pip install 'ray[default]' has it")
     try:
@@ -195,6 +199,17 @@ def _worked(items: Sequence[_Item], batch: _Batch, address: str | None) -> Itera
             ray.cancel(reference)
         if mine:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray's answer to SIGTERM would end the program with code 15, and nobody would say that the batch goes on."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_needs(stages: Sequence[Stage], nodes: Sequence[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -14,13 +15,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
-from gsth.errors import GsthError, InputError
+from gsth.errors import GsthError, InputError, gave_out
 from gsth.types import Densified, Done, Event, Notice, Saved, Step
 
 OK, CRASHED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 LINE_EVERY_S = 15.0
 """Without a terminal, a stage says how far it is at most this often."""
 REDRAW_EVERY_S = 0.1
+_CODES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 Argv = Sequence[str]
 
@@ -39,7 +41,7 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
     args: Any = _cli_args.parse("train", _cli_args.train(), argv)
-    events = pipeline.train(args.clip, args.out, args.preset, _consent(args.consent))
+    events = pipeline.train(args.clip, args.out, args.preset, _consent(args.consent), args.devices)
     if not args.view:
         return events
     from gsth.serve import app, watch
@@ -244,18 +246,22 @@ def run(argv: Argv) -> int:
             for event in events:
                 show(event)
         return OK
-    except GsthError as error:
-        show.clear()
-        return _fail(f"gsth {name}: {error}")
     except KeyboardInterrupt:
         show.clear()
-        again = "the same command goes on from the last checkpoint" if verb.resumes else "nothing half-written was left"
-        _fail(f"gsth {name}: stopped; {again}")
+        _fail(f"gsth {name}: stopped; {_afterwards(verb)}")
         return INTERRUPTED
-    except Exception:  # a defect of ours: the traceback is what a report needs
+    except Exception as error:
         show.clear()
-        traceback.print_exc()
+        if text := gave_out(error):
+            return _fail(f"gsth {name}: {text}. {_afterwards(verb).capitalize()}")
+        if isinstance(error, GsthError):
+            return _fail(f"gsth {name}: {error}")
+        traceback.print_exc()  # a defect of ours: the traceback is what a report needs
         return CRASHED
+
+
+def _afterwards(verb: Verb) -> str:
+    return "the same command goes on from the last checkpoint" if verb.resumes else "nothing half-written was left"
 
 
 def _events(verb: Verb, argv: Argv) -> Generator[Event, None, None]:
@@ -287,8 +293,13 @@ def _say(text: str) -> None:
 
 
 def _fail(text: str) -> int:
-    print(text, file=sys.stderr, flush=True)
+    print(_harmless(text), file=sys.stderr, flush=True)
     return REFUSED
+
+
+def _harmless(text: str) -> str:
+    """Names and texts out of files may hold codes that a terminal obeys, or that turn the reading order."""
+    return _CODES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 # ------------------------------------------------------------------------------------------------ showing
@@ -346,7 +357,7 @@ class Show:
 
     def _line(self, text: str) -> None:
         self.clear()
-        self._out.write(text + "\n")
+        self._out.write(_harmless(text) + "\n")
         self._out.flush()
 
 

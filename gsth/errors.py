@@ -64,3 +64,27 @@ def writes(path: Path) -> Iterator[None]:
         if advice is None:
             raise
         raise OutputError(f"{path}: cannot be written ({error.strerror}): {advice}") from error
+
+
+_MEMORY = ("can't allocate memory", "annot allocate memory", "not enough memory", "insufficient memory", "bad_alloc")
+"""What torch, the system and C++ libraries say, in small letters, where it is no MemoryError."""
+
+
+def gave_out(error: BaseException) -> str | None:
+    """What to say of an error that says nothing of the work: memory ended, or the GPU was lost. None: it is another.
+
+    Libraries raise these as they like, so they go through the rooms unchanged (a batch tries such a task again), and
+    whoever shows errors asks here.
+    """
+    kind, said = type(error).__name__, " ".join(str(error).split())
+    first = said[:200] or kind
+    if kind == "OutOfMemoryError":  # torch's
+        return f"the GPU has too little free memory ({first}): end what else runs on it, or choose a smaller preset"
+    if isinstance(error, MemoryError) or any(words in said.lower() for words in _MEMORY):
+        return (
+            f"there is too little free memory ({first}): end other programs, or ask for less, for example the preset "
+            "quick, fewer splats or a smaller picture"
+        )
+    if kind == "AcceleratorError" or "CUDA error" in said or "CUDA kernels:" in said:
+        return f"the GPU was lost, or one of its drivers failed ({first}): see what nvidia-smi says of it"
+    return None

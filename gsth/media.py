@@ -261,7 +261,10 @@ def _reading(path: Path) -> Iterator[Any]:
             yield container
     except av.error.FFmpegError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(f"{path}: cannot be decoded ({reason}): not a media file, damaged or cut off") from error
+        # no memory, or no thread to decode with; but a damaged file can ask for any amount, too
+        short = isinstance(error, (av.error.MemoryError, av.error.BlockingIOError))
+        why = "too little free memory here, or damaged" if short else "not a media file, damaged or cut off"
+        raise InputError(f"{path}: cannot be decoded ({reason}): {why}") from error
 
 
 def _pictures(container: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from gsth.track._config import TrackConfig
 from gsth.types import Done, Event, Notice, Saved, Step
 
 if TYPE_CHECKING:
-    from gsth.avatar import Avatar
+    from gsth.avatar import Avatar, Crew
     from gsth.batch import BatchConfig
     from gsth.drive import Sound
     from gsth.provenance import Consent
@@ -43,6 +43,8 @@ class Order:
     config: TrainConfig
     consent: Consent
     """That the person who is shown agreed; recorded in the avatar."""
+    devices: int = 1
+    """Processes that share the frames of each training step."""
 
 
 def work_folder(out: Path) -> Path:
@@ -50,7 +52,7 @@ def work_folder(out: Path) -> Path:
     return out.with_name(out.name + ".work")
 
 
-def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent) -> Iterator[Event]:
+def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent, devices: int = 1) -> Iterator[Event]:
     """Make the avatar artifact ``out`` from a video; goes on where a killed run stopped.
 
     Args:
@@ -58,16 +60,19 @@ def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent) -> 
         out: The avatar.
         config: How to track and train.
         consent: That the person agreed; recorded in the avatar (``gsth.provenance.SYNTHETIC`` for gsth's own actor).
+        devices: Processes that share the frames of each training step, ``config.avatar.batch`` of them; how many says
+            nothing of the result. With more than one, a script must start under ``if __name__ == "__main__":``.
 
     Raises:
-        InputError: The video cannot be used, or ``out`` is something else than an avatar.
+        InputError: The video cannot be used, ``out`` is something else than an avatar, or ``devices`` does not fit.
     """
-    from gsth import artifacts
+    from gsth import artifacts, avatar
 
     artifacts.check_out(out, "avatar")
+    avatar.check_crew(devices, config.avatar.batch)
     with artifacts.lock(work_folder(out)):
         for _, stage in STAGES:
-            for event in stage(clip_path, out, Order(config, consent)):
+            for event in stage(clip_path, out, Order(config, consent, devices)):
                 if not isinstance(event, Done) or stage is score_stage:
                     yield event
 
@@ -87,7 +92,7 @@ def fit_stage(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
 
     work = work_folder(out)
     with artifacts.lock(work):
-        yield from _trained(work, order.config, work / "train" / "avatar")
+        yield from _trained(work, order)
 
 
 def speech_stage(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
@@ -138,7 +143,22 @@ def _tracked(clip: Clip, folder: Path, config: TrackConfig) -> Iterator[Event]:
     yield Saved(folder)
 
 
-def _trained(work: Path, config: TrainConfig, trained: Path) -> Iterator[Event]:
+def _trained(work: Path, order: Order) -> Iterator[Event]:
+    from gsth import avatar
+
+    with avatar.crew(order.devices, _follow, work, order.config) as crew:
+        for event in _fitted(crew, work, order.config):
+            if not isinstance(event, Done):
+                yield event
+
+
+def _follow(crew: Crew, work: Path, config: TrainConfig) -> None:
+    """What the other processes of a training do; they have nothing to say."""
+    for _ in _fitted(crew, work, config):
+        pass
+
+
+def _fitted(crew: Crew, work: Path, config: TrainConfig) -> Iterator[Event]:
     from gsth import artifacts, avatar
     from gsth.types import Track
 
@@ -146,9 +166,7 @@ def _trained(work: Path, config: TrainConfig, trained: Path) -> Iterator[Event]:
     if config.avatar.field != "none":
         track = heard(track)
     count = config.track.train_frames(len(track.frame_ids))
-    for event in avatar.train(track, config.avatar, trained.parent, count):
-        if not isinstance(event, Done):
-            yield event
+    return avatar.train(track, config.avatar, work / "train", count, crew)
 
 
 def heard(track: Track) -> Track:

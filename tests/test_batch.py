@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,3 +244,91 @@ def test_three_clips_become_three_avatars(
         assert not (tmp_path / "avatars" / f"{clip.stem}.avatar.work").exists()
     monkeypatch.setattr(ray, "init", None)  # nothing is left to hand out
     assert cli.run(command) == 0
+
+
+ENDLESS = """
+import os, signal, sys, time
+from pathlib import Path
+from typing import Any
+from gsth import batch, cli
+from gsth.types import Done
+
+def made(clip, avatar, settings):
+    with open(f"{avatar}.runs", "a") as file:
+        file.write("made ")
+    yield Done(avatar)
+
+def hangs(clip, avatar, settings):
+    with open(f"{avatar}.runs", "a") as file:
+        file.write("hangs ")
+    while not avatar.with_name("go").exists():
+        time.sleep(0.1)
+    avatar.mkdir()
+    yield Done(avatar)
+
+def play(argv):
+    import ray
+    stages = [batch.Stage("made", made, 0.5), batch.Stage("hangs", hangs, 0.5)]
+    clips = [Path(f"{name}.mp4").absolute() for name in "ab"]
+    return batch.run(clips, Path("out"), stages, None, batch.BatchConfig())
+
+cli.VERBS = {"batch": cli.Verb("", "", play, resumes=True)}
+cli.main()
+"""
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes that a process has started, and theirs."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            mine = {int(p) for p in (task / "children").read_text().split()}
+            found |= mine.union(*map(descendants, mine))
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there, and not only its entry."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_batch_leaves_nothing_running(number: signal.Signals, tmp_path: Path) -> None:
+    """Outcome of Ctrl+C, which a terminal sends to all, and of SIGTERM: exit 130, what to do is said, and no process of
+    Ray or of a stage stays. Of kill -9: no stage stays (Ray's own agents notice within about a minute). Of all: the
+    same command goes on at once, with the stage that was next."""
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").write_bytes(b"a film")
+    runs = [tmp_path / "out" / f"{name}.avatar.runs" for name in "ab"]
+    program = [sys.executable, "-c", ENDLESS, "batch"]
+    said = tmp_path / "said.txt"  # no pipe: what lives on would hold it open
+    with said.open("w") as err:
+        pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": err, "cwd": tmp_path}
+        run = subprocess.Popen(program, **pipes, start_new_session=True)
+        while run.poll() is None and not all(p.exists() and "hangs" in p.read_text() for p in runs):
+            time.sleep(0.1)
+        assert run.poll() is None, said.read_text()
+        started = descendants(run.pid)
+        if number == signal.SIGKILL:
+            started = {p for p in started if "ray::hangs" in Path(f"/proc/{p}/cmdline").read_text()}
+            assert len(started) == 2
+        (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)
+        code = run.wait(timeout=120)
+    if number == signal.SIGKILL:
+        assert code == -signal.SIGKILL
+    else:
+        assert len(started) >= 3  # Ray's own, and two workers
+        assert code == 130 and "goes on from the last checkpoint" in said.read_text()
+    assert "Traceback" not in said.read_text()
+    end = time.monotonic() + 120
+    while any(map(lives, started)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not [p for p in started if lives(p)]
+    (tmp_path / "out" / "go").touch()
+    again = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert [p.read_text() for p in runs] == ["made hangs hangs "] * 2

@@ -117,11 +117,17 @@ def test_presets_and_their_settings_reach_the_pipeline(monkeypatch: pytest.Monke
     monkeypatch.setattr(pipeline, "train", lambda *args: iter(got.append(args) or ()))
     presets = _config.presets(pipeline.TrainConfig, "train")
     assert set(presets) >= {"quick", "standard"}
-    for argv in (["standard"], [], ["quick"], ["quick", "--avatar.steps", "7", "--track.size", "128"]):
+    for argv in (
+        ["standard"],
+        [],
+        ["quick"],
+        ["--devices", "2", "quick", "--avatar.steps", "7", "--track.size", "128"],
+    ):
         assert cli.run(["train", "me.mp4", "--out", "me.avatar", "--consent", "I am me", *argv]) == 0
     assert all(clip == Path("me.mp4") and out == Path("me.avatar") for clip, out, *_ in got)
-    assert {consent.statement for *_, consent in got} == {"I am me"}
-    configs = [config for _, _, config, _ in got]
+    assert {consent.statement for *_, consent, _ in got} == {"I am me"}
+    assert [devices for *_, devices in got] == [1, 1, 1, 2]
+    configs = [config for _, _, config, *_ in got]
     assert configs[:3] == [presets["standard"], presets["standard"], presets["quick"]]
     assert (configs[3].avatar.steps, configs[3].track.size) == (7, 128)
     assert configs[3].avatar.splats == presets["quick"].avatar.splats
@@ -180,6 +186,22 @@ def test_exit_codes(
     assert played(monkeypatch, play) == code
     out, err = capsys.readouterr()
     assert out == "hello\n" and text in err and closed == [True]
+
+
+def test_texts_out_of_files_give_a_terminal_no_orders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outcome: what somebody wrote into a file name, a consent or a signature is shown, and obeyed by nobody."""
+
+    def play() -> Iterator[Event]:
+        yield Notice("tool \x1b]0;mine\x07 \x9b2J\r\u202egpj.\n\tsecond line, Zo\u00eb \u738b")
+        yield Saved(Path("\x1b[31m.mp4"))
+        raise InputError("\x1b[2Jno such file")
+
+    assert played(monkeypatch, play) == cli.REFUSED
+    out, err = capsys.readouterr()
+    assert all(c.isprintable() or c in "\n\t" for c in out + err)
+    assert "tool \ufffd]0;mine" in out and "\n\tsecond line, Zo\u00eb \u738b\n" in out and "no such file" in err
 
 
 STUCK = """

@@ -13,9 +13,21 @@ from gsth.avatar._config import AvatarConfig, DensityConfig, LossWeights
 
 if TYPE_CHECKING:
     from gsth.avatar._avatar import Avatar, Correctives, Source
+    from gsth.avatar._crew import Crew, check_crew, crew
     from gsth.avatar._train import train
 
-__all__ = ["Avatar", "AvatarConfig", "Correctives", "DensityConfig", "LossWeights", "Source", "train"]
+__all__ = [
+    "Avatar",
+    "AvatarConfig",
+    "Correctives",
+    "Crew",
+    "DensityConfig",
+    "LossWeights",
+    "Source",
+    "check_crew",
+    "crew",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +36,10 @@ def __getattr__(name: str) -> Any:
         from gsth.avatar import _avatar
 
         return getattr(_avatar, name)
+    if name in ("Crew", "check_crew", "crew"):
+        from gsth.avatar import _crew
+
+        return getattr(_crew, name)
     if name == "train":
         from gsth.avatar._train import train
 

@@ -62,6 +62,8 @@ class AvatarConfig:
 
     steps: int = 6000
     """Optimiser steps."""
+    batch: int = 1
+    """Frames of a step; their gradients are averaged. Several processes (--devices) share them."""
     splats: int = 20_000
     """Number of splats to start with."""
     max_splats: int = 40_000
@@ -88,7 +90,7 @@ class AvatarConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "splats", "max_splats", "checkpoint_every"):
+        for name in ("steps", "batch", "splats", "max_splats", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_splats < self.splats:

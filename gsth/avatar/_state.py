@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from gsth import media
 from gsth.avatar import _density
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._field import Field
 from gsth.avatar._refine import MotionRefinement
-from gsth.errors import ArtifactError, writes
+from gsth.errors import ArtifactError
 from gsth.types import Motion, RiggedSplats
 
 LEARNING_RATES = {
@@ -138,10 +138,11 @@ def put_rows(state: TrainState, values: dict[str, Tensor], change: _density.Chan
     state.record = _density.GradientRecord.empty(len(state.face_ids))
 
 
-def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
-    """Write all that the rest of the run depends on; keeps the last two checkpoints."""
+def packed(state: TrainState, digest: str) -> bytes:
+    """All that the rest of the run depends on, in the safetensors format."""
     r = state.refinement
     tensors = {
+        "step": torch.tensor(state.step),
         "face_ids": state.face_ids,
         "order": state.order,
         "generator": state.generator.get_state(),
@@ -159,12 +160,35 @@ def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
             tensors[f"adam.{name}.{key}"] = value
     if state.voice is not None:
         tensors |= state.voice.tensors()
+    return save({k: v.contiguous() for k, v in tensors.items()}, {"digest": digest})
+
+
+def unpacked(saved: dict[str, Tensor], motion: Motion, voice: Voice | None) -> TrainState:
+    """The state whose tensors these are; ``voice`` is a field of the run's kind, which takes its values over."""
+    names = [key[len("param.") :] for key in saved if key.startswith("param.")]
+    # Group order decides nothing, but keep that of a fresh run.
+    params = {n: saved[f"param.{n}"] for n in LEARNING_RATES if n in names}
+    state = fresh(motion, saved["face_ids"], params, torch.Generator())
+    state.generator.set_state(saved["generator"])
+    for name, p in state.params.items():
+        if f"adam.{name}.step" in saved:
+            state.optimizer.state[p] = {key: saved[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    state.record = _density.GradientRecord(saved["record.total"], saved["record.seen"])
+    state.refinement = MotionRefinement(*(saved[f"refinement.{n}"] for n in ("values", "first", "second", "count")))
+    state.lent, state.pull, state.height = (saved[n] for n in ("lent", "pull", "height"))
+    state.order, state.step = saved["order"], int(saved["step"])
+    if voice is not None:
+        voice.restore(saved)
+    state.voice = voice
+    return state
+
+
+def save_checkpoint(work: Path, digest: str, state: TrainState) -> Path:
+    """Write the state; keeps the last two checkpoints."""
     path = work / f"checkpoint-{state.step:07d}.safetensors"
-    part = path.with_suffix(".part")
-    data = save({k: v.contiguous() for k, v in tensors.items()}, {"digest": digest, "step": str(state.step)})
-    with writes(path):
+    data = packed(state, digest)
+    with media.whole_file(path) as part:
         part.write_bytes(data)
-        os.replace(part, path)
     for old in sorted(work.glob("checkpoint-*.safetensors"))[:-2]:
         old.unlink()
     return path
@@ -183,24 +207,5 @@ def resume(work: Path, digest: str, motion: Motion, voice: Voice | None) -> Trai
             raise ArtifactError(
                 f"{path}: the checkpoint cannot be read ({e}); delete it to go on from an older one"
             ) from e
-        state = _restore(motion, saved, int(meta["step"]))
-        if voice is not None:
-            voice.restore(saved)
-        state.voice = voice
-        return state
+        return unpacked(saved, motion, voice)
     return None
-
-
-def _restore(motion: Motion, saved: dict[str, Tensor], step: int) -> TrainState:
-    names = [key[len("param.") :] for key in saved if key.startswith("param.")]
-    # Group order decides nothing, but keep that of a fresh run.
-    params = {n: saved[f"param.{n}"] for n in LEARNING_RATES if n in names}
-    state = fresh(motion, saved["face_ids"], params, torch.Generator())
-    state.generator.set_state(saved["generator"])
-    for name, p in state.params.items():
-        state.optimizer.state[p] = {key: saved[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-    state.record = _density.GradientRecord(saved["record.total"], saved["record.seen"])
-    state.refinement = MotionRefinement(*(saved[f"refinement.{n}"] for n in ("values", "first", "second", "count")))
-    state.lent, state.pull, state.height = (saved[n] for n in ("lent", "pull", "height"))
-    state.order, state.step = saved["order"], step
-    return state

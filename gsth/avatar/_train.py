@@ -1,4 +1,7 @@
-"""Training: a Track in, events out, an avatar artifact and resumable checkpoints in the work folder."""
+"""Training: a Track in, events out, an avatar artifact and resumable checkpoints in the work folder.
+
+With a ``Crew`` of several processes every one runs ``train``; they share the frames of each step.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,20 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load as tensors_of
 from torch import Tensor
 
 from gsth import artifacts, head, render
 from gsth.avatar import _complete, _cover, _density, _losses, _regions, _state
 from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features, trained_range
 from gsth.avatar._config import AvatarConfig
+from gsth.avatar._crew import Crew
 from gsth.avatar._field import Field, Listeners
 from gsth.avatar._init import VIEWS, initial_splats
 from gsth.avatar._state import TrainState
@@ -24,7 +30,7 @@ from gsth.avatar._views import Views, look, spread_frames
 from gsth.errors import DivergedError, InputError
 from gsth.head import HeadModel
 from gsth.render import torch_ref
-from gsth.types import Cameras, Densified, Done, Event, Formed, Motion, RiggedSplats, Saved, Step, Track
+from gsth.types import Cameras, Densified, Done, Event, Formed, Motion, Rendered, RiggedSplats, Saved, Step, Track
 
 _REPORT_EVERY = 20
 _UNSEEN_STEPS = 25
@@ -57,50 +63,78 @@ class _Scene:
         return Cameras(cam.viewmats, K, round(cam.width * scale), round(cam.height * scale))
 
 
-def train(track: Track, config: AvatarConfig, work: Path, train_frames: int) -> Iterator[Event]:
+_ALONE = Crew()
+
+
+def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, crew: Crew = _ALONE) -> Iterator[Event]:
     """Fit an avatar to the first ``train_frames`` frames of a track.
 
     Checkpoints go to ``work``; a run that was killed goes on from the last one and ends the same. The last event is
-    ``Done`` with the folder of the avatar artifact inside ``work``.
+    ``Done`` with the folder of the avatar artifact inside ``work``. In processes of ``crew`` that do not lead, the
+    events end with the last step, and nothing is written.
 
     Raises:
         InputError: The track is for another head model, or shows no face in the training frames.
-        DivergedError: A loss or parameter stopped being finite; names it and the last good checkpoint.
+        DivergedError: A loss, gradient or parameter stopped being finite; names it and the last good checkpoint.
+        BackendError: A process of the crew, or the GPU, was lost.
     """
     model = head.load(track.identity.head)
     scene = _scene(track, model, train_frames, config)
     work.mkdir(parents=True, exist_ok=True)
     digest = _digest(track, config, train_frames)
     voice = _voice(scene, config)
-    state = _state.resume(work, digest, scene.track.motion, voice)
-    if state is None:
-        state = _start(scene, config, train_frames)
-        state.voice = voice
+    state = None
+    if crew.leads:
+        state = _state.resume(work, digest, scene.track.motion, voice)
+        if state is None:
+            state = _start(scene, config, train_frames)
+            state.voice = voice
+    state = _handed_out(crew, state, scene, voice)
     average = 0.0
     while state.step < config.steps:
-        loss, psnr = _one_step(scene, state, config, work)
+        loss, psnr = _one_step(scene, state, config, crew, work)
         average = psnr if average == 0 else 0.95 * average + 0.05 * psnr
-        if state.step % _REPORT_EVERY == 0 or state.step == config.steps:
-            values = {"loss": loss, "psnr_db": average, "splats": float(len(state.face_ids))}
-            yield Step("train", state.step, config.steps, values)
-            yield Formed(state.step, lambda: _held(scene, state, train_frames))
-        if _density_due(state.step, config):
-            _state.change_density(state, config)
-            yield Densified(state.step, len(state.face_ids))
-        if state.step == round(config.settle * config.steps) < config.steps:
-            _settle(scene, state, config, train_frames)
-            yield Densified(state.step, len(state.face_ids))
-        if state.step % config.checkpoint_every == 0 and state.step < config.steps:
-            yield Saved(_state.save_checkpoint(work, digest, state))
+        if crew.leads:
+            if state.step % _REPORT_EVERY == 0 or state.step == config.steps:
+                values = {"loss": loss, "psnr_db": average, "splats": float(len(state.face_ids))}
+                yield Step("train", state.step, config.steps, values)
+                yield Formed(state.step, partial(_held, scene, state, train_frames))
+            if _density_due(state.step, config):
+                _state.change_density(state, config)
+                yield Densified(state.step, len(state.face_ids))
+            if _settle_due(state.step, config):
+                _settle(scene, state, config, train_frames)
+                yield Densified(state.step, len(state.face_ids))
+            if _checkpoint_due(state.step, config):
+                yield Saved(_state.save_checkpoint(work, digest, state))
+        if any(due(state.step, config) for due in (_density_due, _settle_due, _checkpoint_due)):
+            state = _handed_out(crew, state, scene, voice)
+    if crew.leads:
+        crew.dismiss()
+        made = yield from _made(scene, state, config, train_frames)
+        made.save(work / "avatar")
+        yield Done(work / "avatar", {"psnr_db": average, "splats": float(len(state.face_ids))})
+
+
+def _handed_out(crew: Crew, state: TrainState | None, scene: _Scene, voice: _state.Voice | None) -> TrainState:
+    """The leader's state, in every process."""
+    if crew.size > 1:
+        data = crew.handed_out(_state.packed(state, "") if crew.leads and state is not None else b"")
+        if not crew.leads:
+            return _state.unpacked(tensors_of(data), scene.track.motion, voice)
+    assert state is not None
+    return state
+
+
+def _made(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames: int) -> Generator[Event, None, Avatar]:
+    """The avatar of the trained splats, with the motion of frames never seen."""
     made = _avatar(scene, state, train_frames)
     if config.pose_refinement:
         yield from _track_unseen(scene, state, made)
         made = replace(made, motion=state.refinement.applied(made.motion), landmark_motion=made.motion)
     if config.settle < 1:
         made = replace(made, unseen=_complete.unseen(made, _looked_at(scene, train_frames)))
-    out = work / "avatar"
-    made.save(out)
-    yield Done(out, {"psnr_db": average, "splats": float(len(state.face_ids))})
+    return made
 
 
 def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConfig) -> _Scene:
@@ -191,12 +225,44 @@ def _shrink(image: Tensor, scale: float) -> Tensor:
     return torch.nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="area")[0].permute(1, 2, 0)
 
 
-def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path) -> tuple[float, float]:
+def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, crew: Crew, work: Path) -> tuple[float, float]:
+    """A step of the optimiser on ``config.batch`` frames, of which this process draws its share; mean loss and PSNR."""
+    frames = [_next_frame(scene, state) for _ in range(config.batch)]
+    leaves = [state.refinement.leaf(frame) for frame in frames]
+    seen, told = _density.GradientRecord.empty(len(state.face_ids)), torch.zeros(2)
+    for i in crew.share(config.batch):
+        loss, drawn, image = _one_frame(scene, state, config, frames[i], leaves[i])
+        loss = loss / config.batch
+        loss.backward()
+        seen.add(drawn)
+        with torch.no_grad():
+            told += torch.stack((loss, (drawn.rgb[0] - image).square().mean() / config.batch))
+    gradients = _gradients(state, config, frames, leaves)
+    crew.sum([*gradients.values(), seen.total, seen.seen, told])
+    if not torch.isfinite(torch.stack([told[0], *(g.sum() for g in gradients.values())])).all():
+        raise DivergedError(_diagnosis(state, gradients, told[0], work))
+    gradients["means_delta"] *= scene.soft[state.face_ids][:, None, None]
+    state.record.total += seen.total
+    state.record.seen += seen.seen
+    _set_learning_rates(state, config)
+    for optimizer in (state.optimizer, *([state.voice.optimizer] if state.voice else ())):
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    if config.pose_refinement:
+        for frame, leaf in zip(frames, leaves, strict=True):
+            assert leaf.grad is not None
+            state.refinement.step(frame, leaf.grad)
+    state.step += 1
+    return float(told[0]), -10 * math.log10(max(float(told[1]), 1e-10))
+
+
+def _one_frame(
+    scene: _Scene, state: TrainState, config: AvatarConfig, frame: int, leaf: Tensor
+) -> tuple[Tensor, Rendered, Tensor]:
+    """Loss of one frame, what was drawn, and the picture that it should be."""
     scale = 0.5 if state.step < config.coarse_until * config.steps else 1.0
-    frame = _next_frame(scene, state)
     image, matte, background = _target(scene, frame, scale)
     motion: Motion = scene.track.motion[frame]
-    leaf = state.refinement.leaf(frame)
     if config.pose_refinement:
         motion = state.refinement.apply(motion, leaf)
     rigged = state.rigged()
@@ -219,33 +285,14 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, work: Path
     loss = loss + _losses.priors(rigged, around, config.loss)
     loss = loss + config.loss.corrective * _losses.mean_square(deltas.means_delta, deltas.sh_delta)
     loss = loss + state.refinement.penalty(leaf) + config.loss.field * said
-    if not torch.isfinite(loss):
-        raise DivergedError(_diagnosis(state, work))
-    loss.backward()
-    delta = state.params["means_delta"].grad
-    if delta is not None:
-        delta *= scene.soft[state.face_ids][:, None, None]
-    state.record.add(rendered)
-    _set_learning_rates(state, config)
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    if state.voice is not None and said.requires_grad:
-        state.voice.optimizer.step()
-        state.voice.optimizer.zero_grad(set_to_none=True)
-    if config.pose_refinement and leaf.grad is not None:
-        state.refinement.step(frame, leaf.grad)
-    state.step += 1
-    with torch.no_grad():
-        mse = (rendered.rgb[0] - image).square().mean().item()
-    return loss.item(), -10 * math.log10(max(mse, 1e-10))
+    return loss, rendered, image
 
 
 def _spoken(
     scene: _Scene, state: TrainState, config: AvatarConfig, splats: RiggedSplats, motion: Motion
 ) -> tuple[RiggedSplats, Tensor]:
     """The splats as the audio field moves them, and its price; as they are before the field's turn has come."""
-    # A field on splats that do not yet know their places would learn what the rig is to say.
-    if state.voice is None or state.step < _FIELD_FROM * config.steps:
+    if state.voice is None or not _field_learns(state.step, config):
         return splats, torch.zeros(())
     field = state.voice.field
     listeners = Listeners.of(scene.shaped, splats)
@@ -253,11 +300,28 @@ def _spoken(
     return listeners.moved(splats, delta), field.price(delta)
 
 
-def _diagnosis(state: TrainState, work: Path) -> str:
-    bad = [name for name, p in state.params.items() if not torch.isfinite(p).all()]
+def _gradients(state: TrainState, config: AvatarConfig, frames: list[int], leaves: list[Tensor]) -> dict[str, Tensor]:
+    """Of all that this step may change, by name; zeros where this process drew nothing that tells."""
+    owners = dict(state.params)
+    if state.voice is not None and _field_learns(state.step, config):
+        owners |= {f"field.{name}": p for name, p in state.voice.field.named_parameters()}
+    owners |= {f"motion {i} (frame {frames[i]})": leaf for i, leaf in enumerate(leaves)}
+    gradients = {}
+    for name, owner in owners.items():
+        if owner.grad is None:
+            owner.grad = torch.zeros_like(owner)
+        gradients[name] = owner.grad
+    return gradients
+
+
+def _diagnosis(state: TrainState, gradients: dict[str, Tensor], loss: Tensor, work: Path) -> str:
+    wild = [name for name, g in gradients.items() if not torch.isfinite(g).all()]
+    what = f"the gradient of {', '.join(wild)}" if torch.isfinite(loss) else "the loss (look at the track)"
     last = max(work.glob("checkpoint-*.safetensors"), default=None)
-    what = f"{', '.join(bad)} of the splats" if bad else "the loss (the splats are finite: look at the track)"
-    return f"step {state.step}: {what} stopped being finite; last good checkpoint: {last or 'none yet'}"
+    return (
+        f"step {state.step}: {what} stopped being finite; the splats are still good, and so is the last checkpoint: "
+        f"{last or 'none yet'}. The same command goes on from there; where it stops again, give another seed"
+    )
 
 
 def _set_learning_rates(state: TrainState, config: AvatarConfig) -> None:
@@ -268,6 +332,19 @@ def _set_learning_rates(state: TrainState, config: AvatarConfig) -> None:
     for group in state.optimizer.param_groups:
         start, end = _state.LEARNING_RATES[group["name"]]
         group["lr"] = start * (end / start) ** progress
+
+
+def _field_learns(step: int, config: AvatarConfig) -> bool:
+    # A field on splats that do not yet know their places would learn what the rig is to say.
+    return step >= _FIELD_FROM * config.steps
+
+
+def _checkpoint_due(step: int, config: AvatarConfig) -> bool:
+    return step % config.checkpoint_every == 0 and step < config.steps
+
+
+def _settle_due(step: int, config: AvatarConfig) -> bool:
+    return step == round(config.settle * config.steps) < config.steps
 
 
 def _density_due(step: int, config: AvatarConfig) -> bool:

@@ -36,7 +36,8 @@ class EvalConfig:
     sheet: Path | None = None
     """Write a picture sheet (.png): truth, avatar, difference, mouth, side views, expressions never made."""
     frames: Path | None = None
-    """Write every held-out frame, as rendered, into this folder: <frame number in the clip>.png and frames.json."""
+    """Write every held-out frame, as rendered, into this folder: <frame number in the clip>.png and frames.json.
+    Each is signed as AI-generated; no pixel is changed."""
     clip: Path | None = None
     """The source video, where it has moved since training; it must be the very same file."""
 

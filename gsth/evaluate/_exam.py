@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gsth import media
+from gsth import provenance
 from gsth.evaluate import _subject
 from gsth.evaluate._config import EvalConfig
 from gsth.evaluate._measures import BASELINES, Figures
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHIFT_PX = 3
 """The raw picture is moved by this much to see how repeatable the landmark detector is."""
+UNCHANGED = provenance.StampConfig(watermark=False)
+"""What frames for others to measure carry: credentials, and not a pixel that was not rendered."""
 FILM_PX, FILM_FRAMES = 320, 250
 """Height and number of the frames that a report shows side by side, at most."""
 
@@ -131,7 +133,8 @@ class Exam:
         self.rows["truth"].detected(moved, truth)
         picture = self._draw(self._motion, t)
         if self._out is not None:
-            media.write_image(self._out / f"{int(self._avatar.source.frame_ids[t])}.png", picture)
+            name = f"{int(self._avatar.source.frame_ids[t])}.png"
+            provenance.write_image(self._out / name, picture, provenance.about([self._avatar.meta]), UNCHANGED)
         self.rows["avatar"].see(picture, truth)
         if self._refined is not None:
             self.rows["refined"].see(self._draw(self._refined, t), truth)

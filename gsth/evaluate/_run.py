@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsth import artifacts, errors
+from gsth import artifacts, errors, provenance
 from gsth.avatar import Avatar
 from gsth.errors import InputError
 from gsth.evaluate import _cross, _foreign, _html, _sheet, _subject
 from gsth.evaluate._config import EvalConfig
-from gsth.evaluate._exam import Results, examine
+from gsth.evaluate._exam import UNCHANGED, Results, examine
 from gsth.evaluate._measures import losses, table
 from gsth.evaluate._views import novel_views
 from gsth.types import Clip, Done, Event, Notice, Saved
@@ -110,6 +110,7 @@ def check_outputs(config: EvalConfig) -> None:
             raise InputError(f"{path}: want a name that ends in {' or '.join(endings)}")
     if config.frames is not None:
         artifacts.check_out(config.frames, FRAMES_KIND)
+        provenance.check(UNCHANGED)
     if config.weights is not None and not config.weights.is_dir():
         raise InputError(f"{config.weights}: there is no such folder of weights")
 

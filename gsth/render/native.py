@@ -19,7 +19,7 @@ from gsth.render._library import pointer
 from gsth.types import Cameras, Mesh, Rendered, RiggedSplats, Splats
 
 _PACK_FLOATS, _SLOT_FLOATS = 16, 12
-_NOT_FINITE = 1
+_NOT_FINITE, _NO_MEMORY = 1, 4
 
 
 def unavailable(device: torch.device) -> str | None:
@@ -124,6 +124,8 @@ def _check(code: int) -> None:
     if code == 0:
         return
     text = _library.kernels().gsth_last_error().decode()
+    if code == _NO_MEMORY:
+        raise MemoryError(f"rasterizer: {text}")
     raise InputError(f"{text}: holds values that are not finite" if code == _NOT_FINITE else text)
 
 

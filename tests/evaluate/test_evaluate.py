@@ -13,7 +13,7 @@ import pytest
 import torch
 from made_up_avatar import CROP, QUICK, SIZE, TOTAL, TRAINED, avatar_of, motion_of
 
-from gsth import evaluate, media, metrics
+from gsth import evaluate, media, metrics, provenance
 from gsth.errors import GsthError, InputError
 from gsth.evaluate import EvalConfig, _subject
 from gsth.evaluate._textured import TexturedMesh
@@ -139,6 +139,7 @@ def test_frames_and_json_are_written(run: Callable[..., list[Any]], tmp_path: Pa
     assert sorted(p.stem for p in out.glob("*.png")) == sorted(map(str, about["frames"]))
     picture = media.read_image(out / f"{TRAINED}.png")
     assert np.array_equal(picture, (avatar.plate.numpy() * 255).round().astype(np.uint8))
+    assert "intact; AI-generated" in provenance.verify(out / f"{TRAINED}.png")[0]
     told = json.loads(report.read_text())
     assert told["rows"]["avatar"]["psnr_db"] == pytest.approx(done.values["psnr_db"])
     # One of the training frames is the plate itself: an infinite PSNR has no place in JSON.

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from gsth import provenance
 from gsth.errors import InputError
+from gsth.provenance._licences import PACKAGES
 
 
 def test_statement_on_the_command_line_or_in_a_file(tmp_path: Path) -> None:
@@ -75,3 +78,14 @@ def test_licences_name_what_binds_the_avatar() -> None:
     assert {part.licence for part in built_in} == {"CC0-1.0", "Apache-2.0", "their consent"}
     assert provenance.licences_of("somebody's", speaks=False)[0].licence == "unknown"
     assert any("torch" in part.part for part in provenance.licences())
+
+
+def test_every_package_that_users_install_is_named() -> None:
+    """What ``pip install gsth[all,scale,gpu]`` brings on purpose, and smplx, which binds whoever uses it."""
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    inside = re.findall(r"\w+", extras["all"][0].split("[")[1])
+    wanted = [*project["dependencies"], *(d for name in (*inside, "scale", "gpu") for d in extras[name])]
+    names = {re.match(r"[\w-]+", d)[0] for d in wanted} - {"gsth"}  # type: ignore[index]
+    build_tools = {"packaging"}
+    assert names - build_tools - set(PACKAGES) == set() and "smplx" in PACKAGES
