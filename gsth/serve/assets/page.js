@@ -364,5 +364,5 @@
     if (mark !== null && Number(mark.getAttribute("data-gsth-visitor")) !== visitor) hello();
   }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-gsth-visitor"] });
   connect();
-  window.gsthPage = { get sound() { return audio; }, get clock() { return clock; }, expected };
+  window.gsthPage = { get sound() { return audio; }, get clock() { return clock; }, get lead() { return lead; }, expected };
 })();
