@@ -18,6 +18,7 @@ from gsth.types import Done, Formed, Notice, Saved, Step
 
 pytest.importorskip("viser", reason="viser is absent: pip install 'gsth[viewer]'")
 
+
 @pytest.fixture
 def page(person: Any) -> Iterator[Page]:
     with Page(person, ViewConfig(port=0)) as page:
@@ -66,6 +67,32 @@ def test_run_says_where_and_ends_on_interrupt(person: Any, monkeypatch: pytest.M
     first, last = app.run(tmp_path, ViewConfig(port=0))
     assert isinstance(first, Notice) and "http://127.0.0.1:" in first.text
     assert last.path == tmp_path
+
+
+def test_a_notebook_shows_the_page_and_reaches_every_control(person: Any, tmp_path: Path) -> None:
+    import gsth
+
+    folder = tmp_path / "me.avatar"
+    person.save(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gsth.avatar._avatar._head", lambda *_: person.head)
+        page = gsth.view(folder)
+    try:
+        assert f'<iframe src="{page.url}"' in page._repr_html_() and 'allow="microphone"' in page._repr_html_()
+        assert urllib.request.urlopen(page.url, timeout=60).status == 200
+        page.session.express("jawOpen", 0.6)
+        page.room.panel.drive.play("idle")
+        page.room.panel.look.next_mode()
+        assert (page.session.frames, page.session.style.mode) == (25 * 120, "alpha")
+    finally:
+        page.stop()
+    with pytest.raises(OSError):
+        urllib.request.urlopen(page.url, timeout=60)
+
+
+def test_own_avatars_have_no_shared_session(person: Any) -> None:
+    with Page(person, ViewConfig(port=0, own=True)) as page, pytest.raises(InputError, match="without own=True"):
+        _ = page.session
 
 
 def test_expressions_are_grouped_once_each() -> None:
@@ -241,6 +268,9 @@ def test_training_is_watched_kept_branched_and_stopped(person: Any, tmp_path: Pa
 
     def stepped(desk: Any, step: Step) -> None:
         original(desk, step)
+        steps, losses = desk.loss.data
+        assert steps[-1] == step.done and losses[-1] == pytest.approx(1 / step.done)
+        assert f"step {step.done} of 2000" in desk.text.content
         if step.done == 100:
             person_kept = desk.keep()
             assert person_kept.name == "me-step80.avatar"

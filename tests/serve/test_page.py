@@ -262,6 +262,7 @@ def test_the_first_view_is_the_videos_and_turning_leaves_it(page: Page, person: 
     assert got_rows.min() == pytest.approx(y0 + rows.min() * scale, abs=2 * scale)
     assert got_columns.min() == pytest.approx(x0 + columns.min() * scale, abs=2 * scale)
 
+
 def test_the_view_tab_reaches_session_and_camera(page: Page, tab: Any, tmp_path: Path) -> None:
     from gsth import media
 
