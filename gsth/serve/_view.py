@@ -25,7 +25,7 @@ SHARES = (1.0, 0.75, 0.5, 0.35, 0.25)
 _REMEMBERED = 3
 """Pictures by whose cost the next one's size is chosen: a single hold-up by something else makes none smaller."""
 _SPLAT_PX = 4
-"""A splat costs as much as so many pixels, about, before any pixel is drawn (4 to 7 on two cores)."""
+"""A splat costs as much as so many pixels, about, before any pixel is drawn."""
 _HARDLY_LESS = 1.25
 """A picture that is smaller but costs hardly less is not worth it."""
 MIN_SIDE = 16
