@@ -28,7 +28,7 @@ def page(person: Any) -> Iterator[Page]:
 def test_the_page_is_served_and_its_port_is_free_again_afterwards(person: Any, capsys: pytest.CaptureFixture) -> None:
     with Page(person, ViewConfig(port=0)) as page:
         port = int(page.url.rsplit(":", 1)[1])
-        assert urllib.request.urlopen(page.url, timeout=10).status == 200
+        assert urllib.request.urlopen(page.url, timeout=60).status == 200
     assert capsys.readouterr().out == ""
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -237,9 +237,9 @@ def test_other_machines_need_the_token(person: Any) -> None:
         assert page.token is not None and f"?token={page.token}" in page.url
         port = int(page.url.split(":")[2].split("/")[0])
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60)
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        assert opener.open(f"http://127.0.0.1:{port}/?token={page.token}", timeout=10).status == 200
+        assert opener.open(f"http://127.0.0.1:{port}/?token={page.token}", timeout=60).status == 200
 
 
 @pytest.mark.parametrize("name", ["ply", "splat", "spz", "web"])

@@ -144,7 +144,9 @@ def test_noise_is_survived_and_stays_in_its_folder(
     here = page.room._visitors[7].view
     del written[:]
     origin = page.url
-    with client.connect(f"{origin.replace('http', 'ws')}/gsth/line", origin=origin, max_queue=None) as line:
+    with client.connect(
+        f"{origin.replace('http', 'ws')}/gsth/line", origin=origin, max_queue=None, open_timeout=60
+    ) as line:
         say = lambda **m: line.send(json.dumps(m))  # noqa: E731
         say(do="hello", visitor=7)
         for _ in range(60):

@@ -101,7 +101,7 @@ def _get(port: int, path: str, **headers: str) -> tuple[int, dict[str, str], str
 
 def _line(port: int, **more: Any) -> Any:
     # Answers that nobody reads must not hold the line up when it closes.
-    more = {"max_queue": None, **more}
+    more = {"max_queue": None, "open_timeout": 60, **more}
     line = client.connect(f"ws://127.0.0.1:{port}/gsth/line", origin=f"http://127.0.0.1:{port}", **more)
     assert json.loads(line.recv(timeout=60))["t"] == "welcome"
     return line

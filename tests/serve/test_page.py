@@ -39,6 +39,7 @@ def chromium(launch_chromium: Callable[[list[str]], Any]) -> Iterator[Any]:
 def _tab(chromium: Any, **options: Any) -> Iterator[Any]:
     """A page that must not say anything is wrong."""
     tab = chromium.new_page(**{"viewport": {"width": 900, "height": 500}, **options})
+    tab.set_default_timeout(90_000)
     wrong: list[str] = []
     tab.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     tab.on("pageerror", lambda e: wrong.append(str(e)))
