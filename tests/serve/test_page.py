@@ -356,11 +356,17 @@ def test_a_file_is_chosen_for_a_driver_and_the_microphone_is_heard(page: Page, t
     tab.get_by_text("Motion", exact=True).click()
     with tab.expect_file_chooser() as chooser:
         tab.get_by_role("button", name="Choose a file").locator("visible=true").nth(1).click()
+    status = tab.locator("#gsth-status")
+    free, drive = threading.Event(), page.room.panel.drive
+    add = drive.add
+    drive.add = lambda title, playable: (free.wait(90), add(title, playable))
     chooser.value.set_files(tmp_path / "wave.npz")
-    until(lambda: page.room.panel.drive.motion.value == "wave.npz", "the motion")
+    until(lambda: status.inner_text() == "working on wave.npz", "the page to say what it waits for")
+    free.set()
+    until(lambda: drive.motion.value == "wave.npz", "the motion")
+    until(lambda: status.inner_text() == "", "the end of the wait")
     assert page.session.frames == 7
 
-    drive = page.room.panel.drive
     given: list[tuple[str, bytes]] = []
     heard: list[np.ndarray] = []
     hushed: list[bool] = []

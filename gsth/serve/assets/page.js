@@ -81,6 +81,8 @@
       if (player() !== null) for (const [name, value] of Object.entries(message.face)) player().setExpression(name, value);
     } else if (message.t === "recording") {
       recordButton.classList.toggle("on", message.on);
+    } else if (message.t === "taken") {
+      status("");
     } else if (message.t === "wrong") {
       status(message.text, 8000);
     }
@@ -138,7 +140,7 @@
     if (line === null || line.readyState !== WebSocket.OPEN) return;
     say({ do: "file", name, size: blob.size, purpose });
     blob.arrayBuffer().then((bytes) => line.send(bytes));
-    status(`sent ${name}`, 3000);
+    status(`working on ${name}`); // until it is taken, or something is wrong with it
   }
 
   function ask(purpose, accept) {
