@@ -409,7 +409,9 @@ def test_a_phone_shows_picture_and_panel_one_above_the_other(page: Page, chromiu
     with _tab(chromium, **phone) as tab:
         tab.goto(page.url)
         until(lambda: _face(tab), "the face")
-        picture = tab.locator("canvas").first.bounding_box()
+        canvas = tab.locator("canvas").first
+        until(lambda: canvas.bounding_box()["height"] < 500, "the canvas to take its place")
+        picture = canvas.bounding_box()
         panel = tab.get_by_role("tab", name="Drive").locator("xpath=ancestor::*[contains(@style, 'fixed')]")
         sheet, bar = panel.bounding_box(), tab.locator("#gsth-bar").bounding_box()
         assert picture["width"] == sheet["width"] == 390
