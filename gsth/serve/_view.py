@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 from collections import deque
@@ -155,7 +156,7 @@ class View:
 
     def _live_height(self, full: int, aspect: float) -> int:
         """The largest height that was lately quick enough to draw."""
-        pose_s, draw_s = map(min, zip(*self._costs or [(0.0, 0.0)], strict=True))
+        pose_s, draw_s = map(statistics.median_low, zip(*self._costs or [(0.0, 0.0)], strict=True))
         costs = {s: pose_s + draw_s * self._work((s * full) ** 2 * aspect) for s in SHARES}
         affordable = max(FRAME_BUDGET_S, _HARDLY_LESS * costs[SHARES[-1]])
         return max(MIN_SIDE, round(full * next(s for s in SHARES if costs[s] <= affordable)))

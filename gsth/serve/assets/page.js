@@ -276,7 +276,7 @@
     #gsth-player { position: fixed; inset: 0 auto auto 0; width: calc(100vw - 22em); height: 100vh; border: 0;
       z-index: 20; background: #222; }
     @media (max-width: 36em) { /* where viser turns its panel into a sheet at the bottom: picture above, sheet below */
-      #root { height: 55%; }
+      body #root { height: 55%; } /* whichever style comes last */
       #root .mantine-Paper-root[style*="max-height: 60%"] { width: 100% !important; max-height: 45% !important; }
       #root .mantine-Paper-root[style*="max-height: 60%"] div[style*="width: 20em"] { width: 100% !important; }
       #gsth-bar { bottom: calc(45% + 8px); }
