@@ -63,8 +63,11 @@ class Correctives(Coin):
 
     def apply(self, splats: RiggedSplats, weights: Tensor) -> RiggedSplats:
         """The splats for one frame's weights [b]."""
-        means = splats.means_tri + torch.einsum("b,nbc->nc", weights, self.means_delta)
-        sh0 = splats.sh[:, :1] + torch.einsum("b,nbc->nc", weights, self.sh_delta)[:, None]
+        # A splat's deltas are one row to the product, b times 3 long: so they are read once, in the order that they lie
+        # in, which einsum does not do.
+        spread = torch.kron(weights[:, None], torch.eye(3, dtype=weights.dtype, device=weights.device))
+        means = splats.means_tri + self.means_delta.flatten(1) @ spread
+        sh0 = splats.sh[:, :1] + (self.sh_delta.flatten(1) @ spread)[:, None]
         return splats.replace(means_tri=means, sh=torch.cat((sh0, splats.sh[:, 1:]), 1))
 
 

@@ -192,6 +192,7 @@ class _Talk:
             if len(content) != file.size:
                 raise InputError(f"{file.name[:60]!r} has {len(content)} bytes instead of {file.size}; send it again")
             await self._call(self._keep, self.visitor, file, content)
+            await _told(self._page, json.dumps({"t": "taken"}))
         elif self.visitor is not None and self._rate is not None:
             await self._call(self._host.heard, self.visitor, content, self._rate)
         else:

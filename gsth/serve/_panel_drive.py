@@ -111,11 +111,12 @@ class DrivePanel:
         """
         driver, _, wanted = purpose.removeprefix("drive:").partition(":")
         if not purpose.startswith("drive:"):
-            driver = _BY_KIND.get(_sources.kind_of(name), "")
-            source = self.sources.get(driver)
-            if source is None or source.wants is None:
-                raise InputError(f"{name[:60]!r}: no driver here takes such a file")
-            wanted = source.wants.name
+            driver, wanted = _BY_KIND.get(_sources.kind_of(name), ""), ""
+        source = self.sources.get(driver)
+        files = () if source is None else tuple(f.name for f in source.fields if f.kind == "file")
+        wanted = wanted or next(iter(files), "")
+        if wanted not in files:
+            raise InputError(f"{name[:60]!r}: no driver here takes such a file")
         self.run(driver, {**self.given.get(driver, {}), wanted: path}, Path(name).name[:60])
 
     def hear(self, samples: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 import time
 from collections import deque
@@ -22,6 +23,12 @@ FRAME_BUDGET_S = 1 / 25
 """While something moves, pictures are made small enough to take no longer than this."""
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25)
 """Sizes to choose from while something moves, as shares of the full size."""
+_REMEMBERED = 3
+"""Pictures by whose cost the next one's size is chosen: a single hold-up by something else makes none smaller."""
+_SPLAT_PX = 4
+"""A splat costs as much as so many pixels, about, before any pixel is drawn."""
+_HARDLY_LESS = 1.25
+"""A picture that is smaller but costs hardly less is not worth it."""
 MIN_SIDE = 16
 """No picture is smaller, px: a page may report a canvas of no size while it opens."""
 
@@ -74,7 +81,8 @@ class View:
         self._shown: tuple[object, int] | None = None
         """Content of the last picture, and its height."""
         self._full = False
-        self._s_per_px = 0.0
+        self._costs: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        """Seconds to pose, and to draw per unit of ``_work``, of the last pictures."""
         self._sent: deque[float] = deque()
         self._unlisten = session.listen(self.changed.set)
 
@@ -124,7 +132,7 @@ class View:
         pose_ms = 1e3 * (self._clock() - start)
         rgb = self._drawn(orbit, moment, height)
         took = self._clock() - start
-        self._s_per_px = took / (rgb.shape[0] * rgb.shape[1])
+        self._costs.append((pose_ms / 1e3, (took - pose_ms / 1e3) / self._work(rgb.shape[0] * rgb.shape[1])))
         with self._lock:
             # A large picture of a place that has been left would only delay the small ones that follow.
             if self._orbit is not orbit and took > FRAME_BUDGET_S:
@@ -148,8 +156,14 @@ class View:
 
     def _live_height(self, full: int, aspect: float) -> int:
         """The largest height that was lately quick enough to draw."""
-        affordable = (s for s in SHARES if self._s_per_px * (s * full) ** 2 * aspect <= FRAME_BUDGET_S)
-        return max(MIN_SIDE, round(full * next(affordable, SHARES[-1])))
+        pose_s, draw_s = map(statistics.median_low, zip(*self._costs or [(0.0, 0.0)], strict=True))
+        costs = {s: pose_s + draw_s * self._work((s * full) ** 2 * aspect) for s in SHARES}
+        affordable = max(FRAME_BUDGET_S, _HARDLY_LESS * costs[SHARES[-1]])
+        return max(MIN_SIDE, round(full * next(s for s in SHARES if costs[s] <= affordable)))
+
+    def _work(self, pixels: float) -> float:
+        """What a picture takes, as if it were pixels only."""
+        return pixels + _SPLAT_PX * len(self._session.avatar.splats.face_ids)
 
     def _rate(self) -> float:
         now = self._clock()

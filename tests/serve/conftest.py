@@ -27,7 +27,7 @@ def _head() -> HeadModel:
     faces = torch.cat((torch.stack((a, c, b), -1), torch.stack((a, d, c), -1)))
     weights = torch.zeros(25, len(JOINTS))
     weights[:, 2] = 1
-    names = ("browInnerUp", "eyeBlinkLeft", "jawOpen", "mouthSmileLeft")
+    names = ("browInnerUp", "eyeBlinkLeft", "jawOpen", "mouthSmileLeft", "mouthSmileRight")
     expr = torch.zeros(len(names), 25, 3)
     expr[2, 20:, 1] = 0.05
     pivots = torch.zeros(len(JOINTS), 3)
@@ -54,7 +54,7 @@ def _motion(frames: int = 10) -> Motion:
     joints = torch.zeros(frames, len(JOINTS), 4)
     joints[..., 0] = 1
     place = torch.tensor((1.0, 0, 0, 0, 0.02, 0.05, 0.8)).repeat(frames, 1)
-    expr = torch.zeros(frames, 4)
+    expr = torch.zeros(frames, 5)
     expr[:, 2] = torch.linspace(0, 1, frames)
     return Motion(HEAD, 25.0, expr, joints, place)
 

@@ -80,7 +80,7 @@ def test_an_expression_is_held_until_it_is_given_back(session: Session, person) 
     session.seek(9)
     session.express("jawOpen", 0.25)
     session.express("browInnerUp", 7.0)
-    assert session.moment().motion.expr[0].tolist() == [1.0, 0.0, 0.25, 0.0]
+    assert session.moment().motion.expr[0].tolist() == [1.0, 0.0, 0.25, 0.0, 0.0]
     session.express("jawOpen", None)
     assert session.moment().motion.expr[0, 2] == 1.0
     session.reset(("browInnerUp",))

@@ -11,7 +11,8 @@ from gsth.serve import _view
 from gsth.serve._optics import Optics, Orbit
 from gsth.serve._paint import Painter
 from gsth.serve._view import SETTLE_S, View
-from gsth.serve.session import Session, Style
+from gsth.serve.session import Moment, Session, Style
+from gsth.types import Splats
 
 
 class Clock:
@@ -149,6 +150,44 @@ def test_small_while_the_camera_moves_full_at_rest(
     rest = view.draw()
     assert rest.full and rest.stats.height == 96
     assert view.draw() is None and view.wait_s() is None
+
+
+def test_one_hold_up_makes_no_picture_smaller(
+    view: View, optics: Optics, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = iter((0.001, 0.001, 5.0, 0.001))
+    drawn = View._drawn
+
+    def timed(self: View, orbit: Orbit, moment: object, height: int) -> torch.Tensor:
+        clock.now += next(took)
+        return drawn(self, orbit, moment, height)
+
+    monkeypatch.setattr(View, "_drawn", timed)
+    for degrees in range(4):
+        view.look(_beside(optics, degrees))
+        picture = view.draw()
+        assert picture is not None and picture.full
+
+
+def test_no_picture_is_smaller_for_nothing(
+    view: View, optics: Optics, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where posing or many splats, and not pixels, take the time, a small picture would be as late."""
+    splats = Session.splats
+    monkeypatch.setattr(_view, "_SPLAT_PX", 1e6)
+
+    def slow(self: Session, moment: Moment) -> Splats:
+        clock.now += 0.1
+        return splats(self, moment)
+
+    monkeypatch.setattr(Session, "splats", slow)
+    _slow(monkeypatch, clock, 0.05 / 96**2)
+    view.look(optics.home(96, 96))
+    view.draw()
+    clock.now += 1
+    view.look(_beside(optics, 5))
+    picture = view.draw()
+    assert picture is not None and picture.full
 
 
 def test_a_quick_renderer_draws_full_size_even_while_moving(view: View, optics: Optics, clock: Clock) -> None:

@@ -5,6 +5,8 @@
   const SYNC_S = 0.06; // sound that is off by more is sped up or slowed down until it fits
   const CATCH_UP = 0.1; // by so much: heard no wrong, as browsers keep the pitch
   const JUMP_S = 0.35; // and wound to its place where it is off by more than this
+  const SETTLED_MS = 300; // after which a sound that was started or wound runs evenly
+  const MOST_LEAD_S = 0.3; // less than JUMP_S, or winding ahead would itself look like being off
   const KEYS = {
     " ": ["play", "play or pause"],
     ",": ["back", "a frame back"],
@@ -25,6 +27,8 @@
   let clock = null; // the newest word on where the motion is
   let heardAt = 0;
   let soundId = null;
+  let lead = 0.05; // s that this browser takes to start a sound, as learned
+  let woundAt = null; // when the sound was last started or wound, until it is known how well that fitted
   const audio = new Audio();
   audio.preload = "auto";
 
@@ -77,6 +81,8 @@
       if (player() !== null) for (const [name, value] of Object.entries(message.face)) player().setExpression(name, value);
     } else if (message.t === "recording") {
       recordButton.classList.toggle("on", message.on);
+    } else if (message.t === "taken") {
+      status("");
     } else if (message.t === "wrong") {
       status(message.text, 8000);
     }
@@ -93,13 +99,14 @@
   async function keepTime() {
     if (clock === null || player() !== null) return audio.pause();
     if (clock.sound !== soundId) {
-      soundId = clock.sound;
+      const wanted = (soundId = clock.sound);
       audio.pause();
       if (audio.src) URL.revokeObjectURL(audio.src);
       audio.removeAttribute("src");
-      if (soundId !== null) {
+      if (wanted !== null) {
         // A blob can be wound to any place at once.
-        const blob = await (await fetch(`/gsth/sound/${soundId}.wav`)).blob();
+        const blob = await (await fetch(`/gsth/sound/${wanted}.wav`)).blob();
+        if (wanted !== soundId) return; // another sound was put on while this one came
         audio.src = URL.createObjectURL(blob);
       }
     }
@@ -107,7 +114,14 @@
     const at = expected();
     if (!clock.playing || at >= audio.duration) return audio.pause();
     const late = at - audio.currentTime;
-    if (Math.abs(late) > JUMP_S || audio.paused) audio.currentTime = Math.max(0, at);
+    if (Math.abs(late) > JUMP_S || audio.paused) {
+      audio.currentTime = Math.max(0, at + lead * clock.speed);
+      woundAt = performance.now();
+    } else if (woundAt !== null && performance.now() - woundAt > SETTLED_MS) {
+      // Half of what was missed: one start may be slower than others.
+      lead = Math.min(Math.max(0, lead + late / clock.speed / 2), MOST_LEAD_S);
+      woundAt = null;
+    }
     audio.playbackRate = clock.speed * (Math.abs(late) < SYNC_S ? 1 : late > 0 ? 1 + CATCH_UP : 1 - CATCH_UP);
     if (audio.paused) {
       try {
@@ -126,7 +140,7 @@
     if (line === null || line.readyState !== WebSocket.OPEN) return;
     say({ do: "file", name, size: blob.size, purpose });
     blob.arrayBuffer().then((bytes) => line.send(bytes));
-    status(`sent ${name}`, 3000);
+    status(`working on ${name}`); // until it is taken, or something is wrong with it
   }
 
   function ask(purpose, accept) {
@@ -261,7 +275,15 @@
     #gsth-help kbd { background: #333; border-radius: 4px; padding: 1px 8px; }
     #gsth-player { position: fixed; inset: 0 auto auto 0; width: calc(100vw - 22em); height: 100vh; border: 0;
       z-index: 20; background: #222; }
-    @media (max-width: 640px) { #gsth-player { width: 100vw; height: 60vh; } #gsth-status { max-width: 90vw; } }`;
+    @media (max-width: 36em) { /* where viser turns its panel into a sheet at the bottom: picture above, sheet below */
+      body #root { height: 55%; } /* whichever style comes last */
+      #root .mantine-Paper-root[style*="max-height: 60%"] { width: 100% !important; max-height: 45% !important; }
+      #root .mantine-Paper-root[style*="max-height: 60%"] div[style*="width: 20em"] { width: 100% !important; }
+      #gsth-bar { bottom: calc(45% + 8px); }
+      #gsth-bar.above { bottom: calc(45% + 64px); }
+      #gsth-player { width: 100vw; height: 55%; }
+      #gsth-status { max-width: 90vw; }
+    }`;
   document.head.append(style);
 
   function button(text, title, click) {
@@ -344,5 +366,5 @@
     if (mark !== null && Number(mark.getAttribute("data-gsth-visitor")) !== visitor) hello();
   }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-gsth-visitor"] });
   connect();
-  window.gsthPage = { get sound() { return audio; }, get clock() { return clock; }, expected };
+  window.gsthPage = { get sound() { return audio; }, get clock() { return clock; }, get lead() { return lead; }, expected };
 })();
