@@ -27,6 +27,7 @@ from torch import Tensor
 from gsth import audio, head, speech
 from gsth.avatar import Avatar, Correctives, Source
 from gsth.errors import ArtifactError, InputError
+from gsth.export import _scene
 from gsth.head import JOINTS, PARENTS, HeadModel
 from gsth.types import Cameras, HeadId, Identity, Motion, RiggedSplats
 
@@ -276,7 +277,7 @@ def read(data: bytes, name: str = "avatar.gsth.bin") -> Contents:
         if len(payload) != size:
             raise ValueError(f"its payload has {len(payload)} bytes, its header promises {size}")
         arrays = {key: _array(payload, key, entry) for key, entry in header["arrays"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error, zlib.error) as error:
         raise ArtifactError(f"{name}: is damaged or no avatar ({error}); export it again") from error
     return Contents(header, arrays)
 
@@ -301,9 +302,11 @@ def unpack(data: bytes, name: str = "avatar.gsth.bin") -> Avatar:
     """
     contents = read(data, name)
     try:
-        return _avatar_of(contents, name, hashlib.sha256(data).hexdigest())
-    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+        made = _avatar_of(contents, name, hashlib.sha256(data).hexdigest())
+        _scene.check(made)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise ArtifactError(f"{name}: does not hold a whole avatar ({error}); export it again") from error
+    return made
 
 
 def _avatar_of(contents: Contents, name: str, digest: str) -> Avatar:
