@@ -37,6 +37,8 @@ MAGIC = b"GSTHAVTR"
 VERSION = 1
 MAX_PAYLOAD = 256 << 20
 """Larger payloads are refused unread; an avatar of 200,000 splats with 12 correctives has 25 MB."""
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error, zlib.error)
+"""What a file of other content than expected leads to."""
 _ALIGN = 16
 _CULLED_PARTS = ("face", "neck")
 """Closed skin: what lies on its far side cannot be seen, so the player may leave it out."""
@@ -277,7 +279,7 @@ def read(data: bytes, name: str = "avatar.gsth.bin") -> Contents:
         if len(payload) != size:
             raise ValueError(f"its payload has {len(payload)} bytes, its header promises {size}")
         arrays = {key: _array(payload, key, entry) for key, entry in header["arrays"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error, zlib.error) as error:
+    except _DAMAGE as error:
         raise ArtifactError(f"{name}: is damaged or no avatar ({error}); export it again") from error
     return Contents(header, arrays)
 
