@@ -32,7 +32,8 @@ class ImportConfig:
     """What to make of a file."""
 
     onto: Path | None = None
-    """Avatar or track whose head is to carry the splats of a .ply or .spz: it makes an avatar of them."""
+    """Avatar or track whose head is to carry the splats of a .ply or .spz: it makes an avatar of them. For a .ckpt of
+    nerfstudio: the track that it was trained on."""
     axes: Axes = "y_up"
     """Axes of a .ply: y_up as gsth exports it, or colmap (y down, face to -z)."""
     flame_path: Path | None = None
@@ -43,7 +44,8 @@ def run(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
     """Read a file into an avatar or a prop (a Splats artifact).
 
     A .glb, a .bin, a page (folder or .html) that ``gsth export web`` wrote, and a folder of GaussianAvatars are
-    avatars; a .ply or .spz is a prop or, with ``onto``, an avatar.
+    avatars; so is a .ckpt of nerfstudio's method gsth, with ``onto``. A .ply or .spz is a prop or, with ``onto``, an
+    avatar.
 
     Raises:
         ArtifactError: The .bin or page is damaged or too new.
@@ -64,12 +66,29 @@ def run(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
         made.save(out)
         yield Done(out, {"splats": float(len(made.splats.face_ids)), "frames": float(len(made.motion))})
         return
+    if path.suffix.lower() == ".ckpt":
+        made = _trained(path, config.onto)
+        made.save(out)
+        yield Done(out, {"splats": float(len(made.splats.face_ids))})
+        return
     splats = read_splats(path, config.axes)
     if config.onto is None:
         artifacts.save(splats, out)
     else:
         rerigged(splats, bare_avatar(config.onto)).save(out)
     yield Done(out, {"splats": float(len(splats.means))})
+
+
+def _trained(path: Path, track: Path | None) -> Avatar:
+    """The avatar of nerfstudio's checkpoint and the track that it was trained on."""
+    import dataclasses
+
+    from gsth.export import _nerfstudio
+
+    if track is None:
+        raise InputError(f"{path}: holds splats without a head; give the track that it was trained on, --onto me.track")
+    bare = bare_avatar(track)
+    return dataclasses.replace(bare, splats=_nerfstudio.read(path, len(bare.head.faces)), correctives=None)
 
 
 def read_avatar(path: Path) -> Avatar:
