@@ -22,16 +22,16 @@ def read(path: Path, faces: int) -> RiggedSplats:
     """
     import torch
 
+    from gsth.metrics import _weights
     from gsth.types import RiggedSplats
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["pipeline"]
-        made = RiggedSplats(*(state[PREFIX + name].detach() for name in FIELDS))
-    except Exception as error:  # the unpickler raises anything on damaged files
+    state = _weights.checkpoint(path, "pipeline")
+    if absent := [name for name in FIELDS if PREFIX + name not in state]:
         raise InputError(
-            f"{path}: is no checkpoint of nerfstudio's method gsth ({type(error).__name__}: {error}); "
-            "look in outputs/ for nerfstudio_models/step-*.ckpt"
-        ) from error
+            f"{path}: is no checkpoint of nerfstudio's method gsth: it lacks {', '.join(absent)}; look in outputs/ for "
+            "nerfstudio_models/step-*.ckpt"
+        )
+    made = RiggedSplats(*(state[PREFIX + name].detach() for name in FIELDS))
     numbers = [getattr(made, name) for name in FIELDS[1:]]
     if not all(value.dtype == torch.float32 and bool(torch.isfinite(value).all()) for value in numbers):
         raise InputError(f"{path}: holds values that are not finite float32 numbers; take an earlier checkpoint")

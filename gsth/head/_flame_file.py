@@ -81,7 +81,7 @@ def _pkl(path: Path) -> Mapping[str, Any]:
         raw = restricted.unpickled(file, str(path))
     if not isinstance(raw, dict):
         raise InputError(f"{path}: holds a {type(raw).__name__}, wanted FLAME's dictionary of arrays")
-    return {str(k): v for k, v in raw.items()}
+    return {name: value for name, value in raw.items() if isinstance(name, str)}
 
 
 def _array(value: Any, where: str) -> np.ndarray:

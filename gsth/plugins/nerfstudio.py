@@ -35,7 +35,7 @@ try:
     from nerfstudio.data.datasets.base_dataset import InputDataset
     from nerfstudio.data.scene_box import SceneBox
     from nerfstudio.engine.optimizers import AdamOptimizerConfig
-    from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+    from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
     from nerfstudio.engine.trainer import TrainerConfig
     from nerfstudio.models.base_model import Model, ModelConfig
     from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
@@ -253,7 +253,7 @@ class RiggedModel(Model):
         """The picture's loss with gsth's weights for mouth and eyes, the matte's, and what a region forbids."""
         weights, matte = LossWeights(), batch["matte"].to(self.device)
         marks = self.track.landmarks_px[batch["frame"]]
-        pixels = _losses.pixel_weights(marks, *matte.shape, weights).to(self.device)
+        pixels = _losses.pixel_weights(marks, matte.shape[0], matte.shape[1], weights).to(self.device)
         picture = render.l1_ssim_loss(outputs["rgb"], batch["image"].to(self.device), pixels, weights.ssim)
         limits = replace(self.limits, **{n: v.to(self.device) for n, v in vars(self.limits).items()})
         return {
@@ -270,10 +270,34 @@ class RiggedModel(Model):
         return {"psnr": float(self.get_metrics_dict(outputs, batch)["psnr"])}, {"img": pair}
 
 
+# ---------------------------------------------------------------------------------------------- method
+
+
+@dataclass
+class DecayConfig(SchedulerConfig):
+    """Exponential decay in plain numbers: nerfstudio's own writes numpy's, which torch refuses to load again."""
+
+    _target: type = field(default_factory=lambda: Decay)
+    lr_final: float = 1e-4
+    """Rate at the last step."""
+    max_steps: int = STEPS
+    """When that is."""
+
+
+class Decay(Scheduler):
+    """From an optimizer's rate to ``lr_final``."""
+
+    config: DecayConfig
+
+    def get_scheduler(self, optimizer: torch.optim.Optimizer, lr_init: float) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule for one optimizer."""
+        whole, steps = self.config.lr_final / lr_init, self.config.max_steps
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: whole ** min(step / steps, 1.0))
+
+
 def _optimizer(name: str) -> dict[str, Any]:
     first, last = _state.LEARNING_RATES[name]
-    scheduler = ExponentialDecaySchedulerConfig(lr_final=last, max_steps=STEPS)
-    return {"optimizer": AdamOptimizerConfig(lr=first, eps=1e-15), "scheduler": scheduler}
+    return {"optimizer": AdamOptimizerConfig(lr=first, eps=1e-15), "scheduler": DecayConfig(lr_final=last)}
 
 
 method = MethodSpecification(

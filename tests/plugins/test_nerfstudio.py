@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 
 from gsth import artifacts, cli
 from gsth.avatar import Avatar
-from gsth.errors import InputError
+from gsth.errors import InputError, MissingExtraError
 from gsth.export import _nerfstudio
 from gsth.types import Track
 
@@ -53,9 +52,8 @@ def test_the_entry_point_names_what_is_there() -> None:
 
 @pytest.mark.skipif(HERE, reason="nerfstudio is installed here")
 def test_without_nerfstudio_the_error_names_the_extra() -> None:
-    code = "import gsth.plugins.nerfstudio"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert ran.returncode != 0 and "MissingExtraError" in ran.stderr and "gsth[nerfstudio]" in ran.stderr
+    with pytest.raises(MissingExtraError, match=r"gsth\[nerfstudio\]"):
+        importlib.import_module("gsth.plugins.nerfstudio")
 
 
 def test_a_checkpoint_becomes_an_avatar_of_its_track(
@@ -79,13 +77,16 @@ def test_a_foreign_or_broken_checkpoint_is_refused_with_the_reason(tmp_path: Pat
     torch.save({"pipeline": Evil()}, tmp_path / "evil.ckpt")
     (tmp_path / "cut.ckpt").write_bytes(checkpoint(tmp_path / "a.ckpt", 100).read_bytes()[:900])
     for name in ("evil.ckpt", "cut.ckpt", "none.ckpt"):
-        with pytest.raises(InputError, match=rf"{name}: is no checkpoint of nerfstudio's method gsth"):
+        with pytest.raises(InputError, match=rf"{name}: cannot be read as a checkpoint of tensors"):
             _nerfstudio.read(tmp_path / name, 100)
+    torch.save({"pipeline": {"_model.means": torch.zeros(3, 3)}}, tmp_path / "splatfacto.ckpt")
+    with pytest.raises(InputError, match=r"is no checkpoint of nerfstudio's method gsth: it lacks face_ids, means_tri"):
+        _nerfstudio.read(tmp_path / "splatfacto.ckpt", 100)
     assert not (tmp_path / "ran").exists()
     for change, reason in (
         ({"means_tri": torch.full((30, 3), torch.nan)}, "not finite"),
         ({"face_ids": torch.full((30,), 100)}, "hangs on triangles that the head, which has 100"),
-        ({"sh": torch.zeros(29, 1, 3)}, "is no checkpoint"),
+        ({"sh": torch.zeros(29, 1, 3)}, r"RiggedSplats.sh: want shape \[n=30"),
     ):
         with pytest.raises(InputError, match=reason):
             _nerfstudio.read(checkpoint(tmp_path / "b.ckpt", 100, **change), 100)
