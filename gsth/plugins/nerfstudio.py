@@ -4,7 +4,7 @@ nerfstudio brings the loop, the schedules, the logs and the viewer (its time sli
 the rasterizer and the losses are gsth's. The number of splats stays as it begins, and what gsth's own trainer adds
 (density control, correctives, refined poses) is left to it. ``gsth import step-000000999.ckpt --onto me.track`` makes
 an avatar of a checkpoint.
-nerfstudio's world: metres, z up, the face looks along -y, the head's joint of the first frame in the origin.
+nerfstudio's world: metres, z up, the face looks between +x and +y, the head's joint of the first frame in the origin.
 Needs the extra ``nerfstudio``, in a virtual environment of its own; tests/plugins/nerfstudio_end_to_end.sh makes one.
 """
 
@@ -44,8 +44,8 @@ except ImportError as error:
     raise MissingExtraError("nerfstudio", "nerfstudio", "gsth as a method of nerfstudio") from error
 
 STEPS = 6000
-UPRIGHT = torch.tensor(((1.0, 0, 0), (0, 0, 1), (0, -1, 0)))
-"""House axes (x right, y down, z forward) to nerfstudio's (z up)."""
+UPRIGHT = torch.tensor(((-(0.5**0.5), 0, -(0.5**0.5)), (0.5**0.5, 0, -(0.5**0.5)), (0, -1, 0)))
+"""House axes (x right, y down, z forward) to nerfstudio's (z up), whose viewer begins between +x and +y."""
 GL = torch.tensor((1.0, -1.0, -1.0))
 """OpenCV camera axes to OpenGL's, which nerfstudio's cameras have, and back."""
 GREY = 0.5

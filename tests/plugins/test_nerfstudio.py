@@ -100,7 +100,7 @@ def test_cameras_go_there_and_back_and_the_model_learns(track: Path) -> None:
     centre = nerfstudio.origin(known)
     there = nerfstudio.to_nerfstudio(known.cameras.viewmats, centre)
     torch.testing.assert_close(nerfstudio.from_nerfstudio(there, centre), known.cameras.viewmats)
-    assert float(there[0, :, 3] @ torch.tensor((0.0, -1.0, 0.0))) > 0.3, "the camera stands before the face, at -y"
+    assert float(there[0, 0, 3]) > 0.2 and float(there[0, 1, 3]) > 0.2, "before the face, where the viewer begins"
     assert float(there[0, 2, 1]) > 0.99, "its upward axis is the world's z"
     manager = nerfstudio.TrackManagerConfig(data=track).setup(device="cpu")
     first, batch = manager.next_train(0)
@@ -115,7 +115,7 @@ def test_cameras_go_there_and_back_and_the_model_learns(track: Path) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.9 * losses[0], losses
     again = config.setup(scene_box=None, num_train_data=1, metadata=manager.train_dataset.metadata)
     again.load_state_dict(model.state_dict())
