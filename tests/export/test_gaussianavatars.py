@@ -207,12 +207,16 @@ def test_view_dependent_colour_turns_with_the_world(
     )
 
 
-def test_the_verbs_go_there_and_back(flame_person: Avatar, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verbs_go_there_and_back(
+    flame_person: Avatar, flame_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flame_person.save(tmp_path / "me.avatar")
     out = tmp_path / "ga"
     assert cli.run(["export", str(tmp_path / "me.avatar"), "gaussianavatars", "--out", str(out)]) == 0
     assert (out / "provenance.json").is_file()
-    assert cli.run(["import", str(out), "--out", str(tmp_path / "again.avatar")]) == 0
+    again = tmp_path / "again.avatar"
+    assert cli.run(["import", str(out), "--flame-path", str(flame_home / "flame.npz"), "--out", str(again)]) == 0
+    assert Avatar.load(again).head.id == flame_person.head.id
     assert "Max Planck" in capsys.readouterr().out
     assert cli.run(["import", str(out / "point_cloud.ply"), "--out", str(tmp_path / "prop")]) == 2
     assert "give its folder" in capsys.readouterr().err

@@ -14,8 +14,8 @@ from gsth import artifacts, media, render
 from gsth.avatar import Avatar
 from gsth.types import Track
 
-PSNR_DB = 20.0
-"""A few dozen steps reach more; the splats as they are placed, before the first step, less."""
+PSNR_DB = 30.0
+"""On make_track.py's track the splats as they are placed have 26.2 dB, after 60 steps 32.7."""
 
 
 def main(avatar: Path, track: Path, picture: Path) -> int:
