@@ -53,6 +53,8 @@ def unpacked(path: Path) -> dict[str, np.ndarray]:
             arrays = dict(file)
         if foreign := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
             raise ValueError(f"{foreign[0]!r} is no array")  # numpy hands out the bytes of other files
+        if wild := [name for name, value in arrays.items() if value.dtype.kind == "U" and not _is_text(value)]:
+            raise ValueError(f"{wild[0]!r} holds characters that do not exist")
     except Exception as error:  # zip, zlib and numpy raise anything on damaged files
         reason = str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as .npz of plain arrays ({reason}); copy it again") from error
@@ -98,6 +100,12 @@ class _Array:
             raise ValueError(f"an array of shape {shape!r:.40} with {len(values)} bytes")
         flat = np.frombuffer(values, kind.dtype)
         self.value = flat.reshape(shape, order="F" if columns_first else "C")
+
+
+def _is_text(texts: np.ndarray) -> bool:
+    """Whether every character exists; Python itself fails on one that does not."""
+    codes = np.ascontiguousarray(texts).reshape(-1).view(texts.dtype.byteorder.replace("|", "=") + "u4")
+    return not ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any()
 
 
 def _check_memo(data: bytes) -> None:
