@@ -119,10 +119,12 @@ class View:
 
 @dataclass(frozen=True)
 class Import:
-    """Bring a file back in: a .glb or web page as an avatar, a .ply or .spz as a prop or, with --onto, an avatar."""
+    """Bring a file in: a .glb, web page or folder of GaussianAvatars as an avatar, a .ply or .spz as a prop or, with
+    --onto, an avatar."""
 
     file: Positional[Path]
-    """The .glb, .ply or .spz; or a page of the web export: its folder, its avatar.gsth.bin, or the single .html."""
+    """The .glb, .ply or .spz; a page of the web export: its folder, its avatar.gsth.bin, or the single .html; a folder
+    of GaussianAvatars; or a checkpoint (.ckpt) of nerfstudio's method gsth."""
     out: Path
     """Folder to write."""
     config: Annotated[ImportConfig, arg(name="")] = ImportConfig()

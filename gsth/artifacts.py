@@ -70,7 +70,7 @@ def check_out(folder: Path | str, kind: str) -> None:
         return
     try:
         found = json.loads((folder / META).read_text())["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"{folder}: is a folder that gsth did not write; to not overwrite it, choose another name for the {kind}"
         ) from None

@@ -200,7 +200,9 @@ VERBS: Mapping[str, Verb] = {
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
     "eval": Verb("A [--html F] [--json F]", "score an avatar on what it never saw", _eval),
     "export": Verb("A FORMAT --out F", "write an avatar for headsets, browsers, DCC tools and engines", _export),
-    "import": Verb("FILE --out A", "bring a .glb, web page, .ply or .spz back in, as an avatar or a prop", _import),
+    "import": Verb(
+        "FILE --out A", "bring a .glb, web page, .ply, .spz or GaussianAvatars in, as an avatar or a prop", _import
+    ),
     "track": Verb("CLIP --out T", "only the tracking, with a report (or --check-only)", _track, resumes=True),
     "verify": Verb("FILE", "what a picture, video or avatar says of where it comes from", _verify),
     "batch": Verb(

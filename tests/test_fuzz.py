@@ -46,7 +46,7 @@ def test_broken_files_are_read_or_refused(name: str, person: object, tmp_path: P
     @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 2**32 - 1))
     def broken(seed: int) -> None:
-        path.write_bytes(fuzz.broken(data, random.Random(seed)))
+        path.write_bytes(loader.spoil(data, random.Random(seed)))
         assert (found := fuzz.attempt(loader, path, person)) is None, found
 
     broken()

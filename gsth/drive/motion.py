@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,6 @@ _TURNED = [2, 3, 4]
 """Joints that curves turn: head, left and right eye, by ``gsth.head.JOINTS`` (which would bring torch)."""
 _PIECE = 32
 """Frames that are passed on at a time."""
-
-MAX_NPZ_BYTES = 2**30
-"""Unpacked."""
 
 
 @dataclass(frozen=True)
@@ -140,18 +136,11 @@ def _from_npz(path: Path, avatar: Avatar) -> Motion:
     import numpy as np
     import torch
 
+    from gsth.head import restricted
     from gsth.math3d import mean_placement, mean_rotation
     from gsth.types import Motion
 
-    try:
-        with zipfile.ZipFile(path) as packed:
-            size = sum(part.file_size for part in packed.infolist())
-        if size > MAX_NPZ_BYTES:
-            raise ValueError(f"it unpacks to {size} bytes, at most {MAX_NPZ_BYTES} are read")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as e:  # zip, zlib and numpy raise anything on damaged files
-        raise InputError(f"{path}: cannot be read as npz ({e})") from e
+    arrays = restricted.unpacked(path)
     if missing := {"expr", "names", "fps"} - arrays.keys():
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; found {', '.join(sorted(arrays)) or 'nothing'}")
     numeric = {"expr", "fps", "joints", "T_world_head"} & arrays.keys()

@@ -27,7 +27,7 @@ from torch import Tensor
 from gsth import audio, head, speech
 from gsth.avatar import Avatar, Correctives, Source
 from gsth.errors import ArtifactError, InputError
-from gsth.export import _slim
+from gsth.export import _scene, _slim
 from gsth.head import JOINTS, PARENTS, HeadModel
 from gsth.types import Cameras, HeadId, Identity, Motion, RiggedSplats
 
@@ -38,6 +38,8 @@ VERSION = 2
 """1 had no ``corrective_reach`` and no ``mapped``."""
 MAX_PAYLOAD = 256 << 20
 """Larger payloads are refused unread; an avatar of 200,000 splats with 12 correctives has 25 MB."""
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, struct.error, zlib.error)
+"""What a file of other content than expected leads to."""
 _ALIGN = 16
 _CULLED_PARTS = ("face", "neck")
 """Closed skin: what lies on its far side cannot be seen, so the player may leave it out."""
@@ -294,7 +296,7 @@ def read(data: bytes, name: str = "avatar.gsth.bin") -> Contents:
         if len(payload) != size:
             raise ValueError(f"its payload has {len(payload)} bytes, its header promises {size}")
         arrays = {key: _array(payload, key, entry) for key, entry in header["arrays"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, zlib.error) as error:
+    except _DAMAGE as error:
         raise ArtifactError(f"{name}: is damaged or no avatar ({error}); export it again") from error
     return Contents(header, arrays)
 
@@ -319,11 +321,13 @@ def unpack(data: bytes, name: str = "avatar.gsth.bin") -> Avatar:
     """
     contents = read(data, name)
     try:
-        return _avatar_of(contents, name, hashlib.sha256(data).hexdigest())
+        made = _avatar_of(contents, name, hashlib.sha256(data).hexdigest())
+        _scene.check(made)
     except InputError:
         raise  # it is also a ValueError
-    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise ArtifactError(f"{name}: does not hold a whole avatar ({error}); export it again") from error
+    return made
 
 
 def _avatar_of(contents: Contents, name: str, digest: str) -> Avatar:

@@ -32,31 +32,44 @@ class ImportConfig:
     """What to make of a file."""
 
     onto: Path | None = None
-    """Avatar or track whose head is to carry the splats of a .ply or .spz: it makes an avatar of them."""
+    """Avatar or track whose head is to carry the splats of a .ply or .spz: it makes an avatar of them. For a .ckpt of
+    nerfstudio: the track that it was trained on."""
     axes: Axes = "y_up"
     """Axes of a .ply: y_up as gsth exports it, or colmap (y down, face to -z)."""
+    flame_path: Path | None = None
+    """FLAME model file for a folder of GaussianAvatars, where none was read on this machine before."""
 
 
 def run(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
     """Read a file into an avatar or a prop (a Splats artifact).
 
-    A .glb, a .bin, and a page (folder or .html) that ``gsth export web`` wrote are avatars; a .ply or .spz is a prop
-    or, with ``onto``, an avatar.
+    A .glb, a .bin, a page (folder or .html) that ``gsth export web`` wrote, and a folder of GaussianAvatars are
+    avatars; so is a .ckpt of nerfstudio's method gsth, with ``onto``. A .ply or .spz is a prop or, with ``onto``, an
+    avatar.
 
     Raises:
         ArtifactError: The .bin or page is damaged or too new.
         InputError: The file is of no known kind, damaged, or larger than 2 GiB.
     """
     from gsth import artifacts
+    from gsth.export import gaussianavatars
 
+    theirs = gaussianavatars.found(path)
+    if config.flame_path is not None and not theirs:
+        raise InputError(f"{path}: is no folder of GaussianAvatars; leave --flame-path out")
     whole = path.is_dir() or path.suffix.lower() in _AVATARS
     artifacts.check_out(out, "avatar" if whole or config.onto is not None else "splats")
     if whole:
         if config.onto is not None:
             raise InputError(f"{path}: brings its own head; leave --onto out")
-        made = read_avatar(path)
+        made = (yield from gaussianavatars.read(path, config.flame_path)) if theirs else read_avatar(path)
         made.save(out)
         yield Done(out, {"splats": float(len(made.splats.face_ids)), "frames": float(len(made.motion))})
+        return
+    if path.suffix.lower() == ".ckpt":
+        made = _trained(path, config.onto)
+        made.save(out)
+        yield Done(out, {"splats": float(len(made.splats.face_ids))})
         return
     splats = read_splats(path, config.axes)
     if config.onto is None:
@@ -66,15 +79,27 @@ def run(path: Path, config: ImportConfig, out: Path) -> Iterator[Event]:
     yield Done(out, {"splats": float(len(splats.means))})
 
 
+def _trained(path: Path, track: Path | None) -> Avatar:
+    """The avatar of nerfstudio's checkpoint and the track that it was trained on."""
+    import dataclasses
+
+    from gsth.export import _nerfstudio
+
+    if track is None:
+        raise InputError(f"{path}: holds splats without a head; give the track that it was trained on, --onto me.track")
+    bare = bare_avatar(track)
+    return dataclasses.replace(bare, splats=_nerfstudio.read(path, len(bare.head.faces)), correctives=None)
+
+
 def read_avatar(path: Path) -> Avatar:
     """The avatar of a .glb, or of a .bin, folder or .html of the web player. Raises as ``run``."""
     from gsth.export import _bin, _glb_read, web
 
     if path.suffix.lower() == ".glb":
-        return _glb_read.from_bytes(_bytes(path), path)
+        return _glb_read.from_bytes(limited_bytes(path), path)
     if path.is_dir():
         path = path / web.BIN
-    data = _bytes(path)
+    data = limited_bytes(path)
     return _bin.unpack(web.avatar_in(data, path) if path.suffix.lower() in (".html", ".htm") else data, str(path))
 
 
@@ -86,9 +111,14 @@ def read_splats(path: Path, axes: Axes = "y_up") -> Splats:
     from gsth.types import Splats
 
     if path.suffix == ".spz":
-        splats = _spz.from_bytes(_bytes(path), path)
+        splats = _spz.from_bytes(limited_bytes(path), path)
     elif path.suffix == ".ply":
-        raw = {k: torch.from_numpy(v) for k, v in _ply.raw_tensors(_ply.from_bytes(_bytes(path), path), path).items()}
+        columns = _ply.from_bytes(limited_bytes(path), path)
+        if "binding_0" in columns:
+            raise InputError(
+                f"{path}: hangs on FLAME's triangles (GaussianAvatars); give its folder, with flame_param.npz"
+            )
+        raw = {k: torch.from_numpy(v) for k, v in _ply.raw_tensors(columns, path).items()}
         opacities = raw["logit_opacities"].sigmoid()
         splats = Splats(raw["means"], raw["quats"], raw["log_scales"].clamp(-20, 10).exp(), opacities, raw["sh"])
     else:
@@ -100,7 +130,8 @@ def read_splats(path: Path, axes: Axes = "y_up") -> Splats:
     return _scene.to_axes(splats, axes)
 
 
-def _bytes(path: Path) -> bytes:
+def limited_bytes(path: Path) -> bytes:
+    """What a file holds. InputError where it cannot be read or is larger than ``MAX_BYTES``."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

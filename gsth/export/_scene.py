@@ -171,3 +171,25 @@ def rotate_sh(sh: Tensor, quat: Tensor) -> Tensor:
 
     matrix = torch.linalg.lstsq(bases(turned), bases(directions)).solution
     return torch.einsum("ij,njc->nic", matrix.to(sh.dtype), sh)
+
+
+def check(avatar: Avatar) -> None:
+    """Look at an avatar that came out of a file: each of its numbers may be fine, what they make together need not be.
+
+    Raises:
+        ValueError: It could not be drawn, or not be saved.
+    """
+    import torch
+
+    from gsth.avatar._avatar import MAX_FPS, MAX_SIDE_PX
+
+    size, fps = (avatar.cameras.width, avatar.cameras.height), avatar.motion.fps
+    if not all(isinstance(side, int) and 1 <= side <= MAX_SIDE_PX for side in size):
+        raise ValueError(f"its camera has {size[0]} x {size[1]} px; want 1 to {MAX_SIDE_PX}")
+    if not isinstance(fps, (int, float)) or not 0 < fps <= MAX_FPS:
+        raise ValueError(f"its motion has {fps} frames/s; want up to {MAX_FPS}")
+    posed = avatar.pose(avatar.motion[0])
+    known = {**vars(posed), **{n: getattr(avatar.motion, n) for n in ("expr", "joints", "T_world_head")}}
+    known |= {"K": avatar.cameras.Ks, "shape": avatar.identity.shape}
+    if wild := [name for name, value in known.items() if not bool(torch.isfinite(value).all())]:
+        raise ValueError(f"its {wild[0]} do not stay finite when posed")

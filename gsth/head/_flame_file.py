@@ -15,6 +15,8 @@ import numpy as np
 from gsth.errors import InputError
 from gsth.head import restricted
 
+MAX_VERTICES = 100_000
+"""Of a model; FLAME has 5,023. What claims more is refused before memory is taken for it."""
 SHAPES, EXPRESSIONS, JOINTS = 300, 100, 5
 """FLAME's ``shapedirs`` are 300 identity directions, then 100 expressions; joints: root, neck, jaw, left, right eye."""
 
@@ -45,7 +47,7 @@ def read(path: Path) -> FlameArrays:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file, wanted a FLAME model (.npz or .pkl) from flame.is.tue.mpg.de")
-    raw = _npz(path) if path.suffix.lower() == ".npz" else _pkl(path)
+    raw = restricted.unpacked(path) if path.suffix.lower() == ".npz" else _pkl(path)
     wanted = ("v_template", "f", "shapedirs", "J_regressor", "weights")
     absent = [name for name in wanted if name not in raw]
     if absent:
@@ -61,6 +63,8 @@ def read(path: Path) -> FlameArrays:
             raise InputError(f"{path}: {name} is {list(arrays[name].shape)}, wanted {list(shape)} as in FLAME")
         if not np.isfinite(arrays[name]).all():
             raise InputError(f"{path}: {name} holds values that are not finite; get the file again")
+    if not ((arrays["f"] >= 0) & (arrays["f"] < v) & (arrays["f"] % 1 == 0)).all():
+        raise InputError(f"{path}: f names vertices that are not there; wanted whole numbers from 0 to {v - 1}")
     basis = np.moveaxis(arrays["shapedirs"], -1, 0)
     return FlameArrays(
         template=arrays["v_template"],
@@ -77,15 +81,7 @@ def _pkl(path: Path) -> Mapping[str, Any]:
         raw = restricted.unpickled(file, str(path))
     if not isinstance(raw, dict):
         raise InputError(f"{path}: holds a {type(raw).__name__}, wanted FLAME's dictionary of arrays")
-    return {str(k): v for k, v in raw.items()}
-
-
-def _npz(path: Path) -> Mapping[str, Any]:
-    try:
-        with np.load(path) as file:  # never unpickles: numpy's own default
-            return dict(file)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as .npz of plain arrays ({error}); get the file again") from error
+    return {name: value for name, value in raw.items() if isinstance(name, str)}
 
 
 def _array(value: Any, where: str) -> np.ndarray:
@@ -104,12 +100,17 @@ def _array(value: Any, where: str) -> np.ndarray:
 
 def _dense(state: Mapping[str, Any], where: str) -> np.ndarray:
     """A compressed sparse matrix; J_regressor has 5 rows, so its form follows from the length of ``indptr``."""
-    data, indices, indptr = (np.asarray(state[n]) for n in ("data", "indices", "indptr"))
-    shape = tuple(int(n) for n in state.get("_shape", state.get("shape", ())))
-    if len(shape) != 2 or len(indptr) - 1 not in shape or len(data) != len(indices):
-        raise InputError(f"{where}: is a sparse matrix that does not hold together; get the file again")
-    out = np.zeros(shape)
-    major = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    by_rows = len(indptr) - 1 == shape[0]
-    out[(major, indices) if by_rows else (indices, major)] = data
+    try:
+        data, indices, indptr = (np.asarray(state[n]) for n in ("data", "indices", "indptr"))
+        shape = tuple(int(n) for n in state.get("_shape", state.get("shape", ())))
+        if len(shape) != 2 or max(shape) > MAX_VERTICES or min(shape) > JOINTS or len(indptr) - 1 not in shape:
+            raise ValueError(f"its shape is {shape!r:.40}")
+        out = np.zeros(shape)
+        major = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+        by_rows = len(indptr) - 1 == shape[0]
+        out[(major, indices) if by_rows else (indices, major)] = data
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise InputError(
+            f"{where}: is a sparse matrix that does not hold together ({error}); get the file again"
+        ) from error
     return out

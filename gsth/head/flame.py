@@ -94,7 +94,7 @@ def _prepared(path: Path) -> Path:
         raise InputError(f"{path}: there is no such file, wanted a FLAME model (.npz or .pkl)")
     digest = hashlib.sha256(path.read_bytes() + VERSION.encode()).hexdigest()[:16]
     kept = _folder() / f"{digest}.npz"
-    if not kept.exists():
+    if not _whole(kept):
         arrays = _arrays(_flame_file.read(path), path)
         part = kept.with_suffix(f".{os.getpid()}.part")
         with writes(kept):
@@ -103,6 +103,15 @@ def _prepared(path: Path) -> Path:
                 np.savez(file, allow_pickle=False, **arrays)
             part.replace(kept)
     return kept
+
+
+def _whole(kept: Path) -> bool:
+    """Whether a prepared model is there, undamaged, with all that this gsth keeps of one."""
+    try:
+        with np.load(kept) as file:
+            return "joint_regressor" in file.files  # which earlier ones did not keep
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return False
 
 
 def _arrays(raw: _flame_file.FlameArrays, path: Path) -> dict[str, np.ndarray]:
@@ -135,6 +144,7 @@ def _arrays(raw: _flame_file.FlameArrays, path: Path) -> dict[str, np.ndarray]:
         "root": joints[ROOT],
         "root_basis": np.einsum("v,svc->sc", raw.joint_regressor[ROOT], shape),
         "weights": raw.weights,
+        "joint_regressor": raw.joint_regressor,
         "pivots": (joints - origin) * AXES,
         "pivot_basis": np.einsum("jv,svc->sjc", raw.joint_regressor, shape) * AXES,
         "names": np.array(names),
@@ -215,10 +225,18 @@ class OwnSpace:
     """[v]."""
     jaw_pivot: np.ndarray
     """House frame [3]."""
+    joint_regressor: np.ndarray
+    """Weight of each vertex in FLAME's joints [5 v]."""
     model: HeadModel
 
-    def arkit(self, expr: np.ndarray, jaw: np.ndarray) -> np.ndarray:
-        """FLAME expressions [t up to 100] and jaw turns (rotation vectors, FLAME's axes) [t 3] as activations [t e]."""
+    def arkit(self, expr: np.ndarray, jaw: np.ndarray, more: np.ndarray | None = None) -> np.ndarray:
+        """FLAME's coefficients as activations [t e].
+
+        Args:
+            expr: Expressions [t up to 100].
+            jaw: Rotation vectors, FLAME's axes [t 3].
+            more: Movement of the vertices beyond those, house axes, m [t v 3].
+        """
         basis = self.model.expr_basis.double().numpy()
         face = np.linalg.norm(basis, axis=-1).max(0) > MOVED_M
         template = self.model.template.double().numpy()[face]
@@ -227,6 +245,7 @@ class OwnSpace:
             rows = slice(start, start + 128)
             moved = np.einsum("te,evc->tvc", expr[rows], self.own[: expr.shape[1], face])
             moved += jaw_turned(template, self.jaw_weight[face], self.jaw_pivot, jaw[rows] * AXES)
+            moved += 0 if more is None else more[rows][:, face]
             out.append(_arkit_fit.activations(moved, basis[:, face]))
         return np.concatenate(out)
 
@@ -240,9 +259,11 @@ class OwnSpace:
 
 
 def own_space(model: HeadModel) -> OwnSpace:
-    """The own coefficients of a model that ``Config`` built."""
+    """The own coefficients of a model that ``Config`` built. InputError where an older gsth prepared it."""
     arrays = _load(_folder() / f"{model.id.digest}.npz")
-    kept = {n: arrays[n] for n in ("own", "more_shape", "origin", "root", "root_basis")}
+    if "joint_regressor" not in arrays:
+        raise InputError(f"head {model.id}: was read by an older gsth, which kept less of it; give --flame-path again")
+    kept = {n: arrays[n] for n in ("own", "more_shape", "origin", "root", "root_basis", "joint_regressor")}
     return OwnSpace(**kept, jaw_weight=arrays["weights"][:, JAW], jaw_pivot=arrays["pivots"][JAW], model=model)
 
 

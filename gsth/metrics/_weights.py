@@ -49,8 +49,12 @@ def given(folder: Path | None, *names: str, purpose: str) -> Path:
     raise WeightsAbsentError(f"weights absent: {purpose} needs {wanted}, which is not in {folder}")
 
 
-def checkpoint(path: Path) -> dict[str, Tensor]:
+def checkpoint(path: Path, part: str = "state_dict") -> dict[str, Tensor]:
     """The tensors of a PyTorch checkpoint by name; only tensors and plain containers are unpickled.
+
+    Args:
+        path: The file.
+        part: Where in it the tensors are, if there is such an entry.
 
     Raises:
         InputError: It is damaged, holds code, or holds no tensors by name.
@@ -61,8 +65,8 @@ def checkpoint(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises anything on damaged files
         raise InputError(f"{path}: cannot be read as a checkpoint of tensors ({error}); download it again") from error
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
+    if isinstance(found, Mapping) and isinstance(found.get(part), Mapping):
+        found = found[part]
     if not isinstance(found, Mapping) or not all(hasattr(v, "shape") for v in found.values()):
         raise InputError(f"{path}: holds no tensors by name; want the state dict of a network")
     return {str(k).removeprefix("module."): v for k, v in found.items()}

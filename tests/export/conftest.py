@@ -6,9 +6,10 @@ import dataclasses
 import math
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import flame_like
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from export_people import CROWN, FRAMES, LEFT_EAR, NOSE, SKIN, SPLATS, colours
 from gsth import head, math3d
 from gsth.avatar import Avatar, Correctives, Source
 from gsth.drive import _person
+from gsth.head import flame
 from gsth.types import Cameras, Identity, Motion, RiggedSplats
 
 NODE = Path(__file__).parent / "node"
@@ -90,6 +92,32 @@ def person() -> Avatar:
     splats = _splats(model, generator)
     made = Avatar(model, identity, splats, cameras, motion, source, correctives=correctives)
     return dataclasses.replace(made, speech=_person.general_voice(made).tensors())
+
+
+@pytest.fixture(scope="session")
+def flame_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder, and in it flame.npz: a made-up model in FLAME's layout."""
+    pytest.importorskip("mediapipe")
+    home = tmp_path_factory.mktemp("flame")
+    flame_like.write_npz(home / "flame.npz")
+    return home
+
+
+@pytest.fixture(scope="module")
+def flame_person(person: Avatar, flame_home: Path) -> Iterator[Avatar]:
+    """The person's motion on the made-up FLAME, with splats and offsets of its own; head.load finds the model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(flame_home))
+        model, generator = flame.Config(path=flame_home / "flame.npz").build(), torch.Generator().manual_seed(4)
+        offsets = torch.randn(len(model.template), 3, generator=generator) * 1e-3
+        identity = Identity(model.id, torch.randn(len(model.shape_basis), generator=generator) * 0.3, offsets)
+        ids = torch.randint(len(model.faces), (SPLATS,), generator=generator)
+        motion = person.motion.replace(head=model.id, joints=person.motion.joints.clone())
+        motion.joints[:, 3:] = motion.joints[:, 1:2]
+        yield dataclasses.replace(
+            person, head=model, identity=identity, splats=person.splats.replace(face_ids=ids), motion=motion,
+            correctives=None, speech={},
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,12 @@ def folder(person: Avatar, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture
+def fitting(name: str, request: pytest.FixtureRequest) -> Avatar:
+    """A person on the head that the format is for."""
+    return request.getfixturevalue("flame_person" if name == "gaussianavatars" else "person")
+
+
 def out_name(name: str) -> str:
     return f"out{ENDINGS.get(name, '.' + name)}"
 
@@ -46,19 +52,19 @@ def test_settings_are_frozen_explained_and_need_no_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_writes_one_whole_thing_and_says_so(name: str, person: Avatar, tmp_path: Path) -> None:
+def test_it_writes_one_whole_thing_and_says_so(name: str, fitting: Avatar, tmp_path: Path) -> None:
     out = tmp_path / out_name(name)
-    events = list(registry.plugin("export", name)().build().write(person, out))
+    events = list(registry.plugin("export", name)().build().write(fitting, out))
     assert all(isinstance(e, Event) for e in events)
     assert isinstance(events[-1], Done) and events[-1].path == out
     assert [p for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == [out]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_place_that_cannot_be_written_is_named(name: str, person: Avatar, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_named(name: str, fitting: Avatar, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(GsthError, match="file"):
-        list(registry.plugin("export", name)().build().write(person, tmp_path / "file" / out_name(name)))
+        list(registry.plugin("export", name)().build().write(fitting, tmp_path / "file" / out_name(name)))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

@@ -60,6 +60,29 @@ def test_a_pickle_that_wants_to_run_something_is_refused_and_does_not(tmp_path: 
             restricted.unpickled(io.BytesIO(harmful), "x")
 
 
+def test_numpy_is_given_no_state_of_a_stranger() -> None:
+    """A made-up state of a dtype crashes the process in numpy's own code; sizes must be those of the values."""
+    whole = pickle.dumps({"a": np.arange(6.0).reshape(2, 3, order="F"), "n": np.float32(3), "b": np.array(True)}, 2)
+    read = restricted.unpickled(io.BytesIO(whole), "x")
+    np.testing.assert_array_equal(read["a"], np.arange(6.0).reshape(2, 3, order="F"))
+    assert read["n"] == 3 and bool(read["b"])
+    dtype = b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+    for harmful in (
+        dtype + b"(I3\nS'|'\nN(S'a'\ntN}I-1\nI-1\nI4294967295\ntb.",  # an object dtype by its flags
+        array + b"(I1\n(I4294967296\nt" + dtype + b"I0\nS''\ntb.",  # 32 GiB of nothing
+        array + b"(I1\n(I3\nt" + dtype + b"I0\nI99999999999\ntb.",
+        b"cnumpy\nndarray\n(I99999999\ntR.",
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # a memo of 32 GiB
+        b"c_codecs\nencode\n(N}S'__defaults__'\n(tstb.",
+    ):
+        try:
+            found = restricted.unpickled(io.BytesIO(harmful), "x")
+        except InputError:
+            continue
+        assert type(found).__module__ == "gsth.head.restricted", found  # a holder, which holds nothing of use
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
