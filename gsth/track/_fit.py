@@ -106,6 +106,8 @@ class Observed:
     frame_side: float
     """Longer side of the whole frame, crop px."""
     fps: float
+    focal_known: bool = False
+    """``focal`` is no guess and stays as it is."""
     scores: Tensor | None = None
     """The detector's own activations in the head's order [t e], nan where it tells none; None: it never does."""
 
@@ -192,8 +194,9 @@ class Fit:
         if stage.frames == "key":
             frames = _start.keyframes(self.observed.points, self.observed.found, self.train_frames, KEYFRAMES)
         observed, pose = self.observed.take(frames), self.pose.take(frames)
-        shared: dict[str, Tensor] = {n: getattr(self, n) for n in stage.moves if n in ("shape", "offsets", "log_focal")}
-        moved: dict[str, Tensor] = {n: getattr(pose, n) for n in stage.moves if n not in shared}
+        moves = [n for n in stage.moves if not (n == "log_focal" and observed.focal_known)]
+        shared: dict[str, Tensor] = {n: getattr(self, n) for n in moves if n in ("shape", "offsets", "log_focal")}
+        moved: dict[str, Tensor] = {n: getattr(pose, n) for n in moves if n not in shared}
         moved |= {n: v.clone() for n, v in shared.items()}
         groups = []
         for name, value in moved.items():

@@ -288,7 +288,9 @@ class Photometric:
         off = self.log_focal - torch.tensor(self.observed.focal).log()
         prior = torch.cat((torch.full((count - 1,), IDENTITY), torch.tensor((FOCAL,))))
         gradient = sum(gradients, prior * torch.cat((self.who, off[None])))
-        step = -torch.linalg.solve(sum(hessians, torch.diag(prior)), gradient)
+        hessian, held = sum(hessians, torch.diag(prior)), torch.zeros(count, dtype=torch.bool)
+        held[-1] = self.observed.focal_known
+        step = -torch.linalg.solve(_gauss.without(hessian[None], held[None])[0], torch.where(held, 0.0, gradient))
         for chunk, state, answer in zip(chunks, states, answers, strict=True):
             self.state.put(chunk, self._moved(state, -(answer[..., -1] + answer[..., :-1] @ step)))
         self.who, self.log_focal = self.who + step[:-1], self.log_focal + step[-1]

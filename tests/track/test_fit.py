@@ -102,6 +102,12 @@ def test_held_out_frames_do_not_touch_identity(made_up: HeadModel, observed: Obs
     assert not torch.equal(changed.motion.T_world_head[TRAIN:], before.motion.T_world_head[TRAIN:])
 
 
+def test_a_known_focal_length_stays(made_up: HeadModel, observed: Observed) -> None:
+    wide = replace(observed, focal=0.8 * observed.focal)
+    assert abs(fitted(made_up, wide, BRIEF).focal / wide.focal - 1) > 1e-3
+    assert fitted(made_up, replace(wide, focal_known=True), BRIEF).focal == pytest.approx(wide.focal, rel=1e-6)
+
+
 def test_deterministic(made_up: HeadModel, observed: Observed) -> None:
     one, two = (fitted(made_up, observed, BRIEF) for _ in range(2))
     assert torch.equal(one.motion.expr, two.motion.expr)
