@@ -287,8 +287,8 @@ class Photometric:
         states, answers, hessians, gradients = zip(*self._each(eliminated, chunks), strict=True)
         off = self.log_focal - torch.tensor(self.observed.focal).log()
         prior = torch.cat((torch.full((count - 1,), IDENTITY), torch.tensor((FOCAL,))))
-        gradient = sum(gradients, prior * torch.cat((self.who, off[None])))
-        hessian, held = sum(hessians, torch.diag(prior)), torch.zeros(count, dtype=torch.bool)
+        gradient = torch.stack(gradients).sum(0) + prior * torch.cat((self.who, off[None]))
+        hessian, held = torch.stack(hessians).sum(0) + torch.diag(prior), torch.zeros(count, dtype=torch.bool)
         held[-1] = self.observed.focal_known
         step = -torch.linalg.solve(_gauss.without(hessian[None], held[None])[0], torch.where(held, 0.0, gradient))
         for chunk, state, answer in zip(chunks, states, answers, strict=True):
