@@ -102,10 +102,10 @@ class Sight:
     focal: Tensor
     """px of this picture size."""
 
-    def every(self, nth: int) -> Sight:
-        """Each nth point."""
-        fields = {n: getattr(self, n)[:, ::nth] for n in ("value", "slope", "weight", "normal")}
-        return Sight(at=self.at.every(nth), focal=self.focal, **fields)
+    def take(self, points: Tensor) -> Sight:
+        """Some of the points."""
+        fields = {n: getattr(self, n)[:, points] for n in ("value", "slope", "weight", "normal")}
+        return Sight(at=self.at.take(points), focal=self.focal, **fields)
 
 
 class Photometric:
@@ -327,13 +327,14 @@ class Photometric:
 
     def _pixel_part(self, frames: Tensor, state: State, sight: Sight, shared: bool) -> tuple[Tensor, Tensor]:
         nth = IDENTITY_NTH if shared else 1
-        skin, sight, certainty = self.skin.every(nth), sight.every(nth), self.certainty[::nth]
-        drawn = self.texture[::nth] * self._shading(sight.normal)
+        drawn = self.texture * self._shading(sight.normal)
         away = sight.value - (1 + state.gain[:, :1]) * drawn - state.gain[:, 1:]
-        weight = nth * sight.weight * certainty / (1 + 0.5 * away.square() * certainty)
-        # weighed before the derivatives are taken, which have many more numbers
-        root = (weight * self.observed.found[frames, None]).sqrt()
-        drawn, away, picture_slope = drawn * root, away * root, sight.slope * root[..., None]
+        weight = nth * sight.weight * self.certainty / (1 + 0.5 * away.square() * self.certainty)
+        weight = weight * self.observed.found[frames, None]
+        # two thirds of the points are never seen; the others are weighed before the derivatives are taken
+        used = (weight[:, ::nth] > 0).any(0).nonzero()[:, 0] * nth
+        skin, sight, root = self.skin.take(used, shared), sight.take(used), weight[:, used].sqrt()
+        drawn, away, picture_slope = drawn[:, used] * root, away[:, used] * root, sight.slope * root[..., None]
         slope = _gauss.carried_back(picture_slope, sight.at.x, sight.focal)[:, :, None]
         row = skin.rows(slope, sight.at, state, 2 + shared * (len(self.who) + 1))[:, :, 0]
         p = len(self._precision)
