@@ -136,7 +136,9 @@ class Photometric:
         self._precision = torch.tensor((*spread, *(EXPR_SD,) * len(self.free), *GAIN_SD)).square().reciprocal()
         steady = (STEADY_TURN,) * 3 + (STEADY_SHIFT,) * 3 + (STEADY_TURN,) * 6 + (STEADY_EXPR,) * len(self.free)
         self._steady = torch.tensor((*steady, STEADY_GAIN, STEADY_GAIN)).square().reciprocal()
-        self._importance = landmark_weights() * _points.COUNT
+        seen = fit.observed
+        self._pct = 100 / ruler(seen.points)
+        self._importance = landmark_weights() * _points.COUNT * eyes_trust(seen.points) * seen.found[:, None]
         self._cores = torch.get_num_threads()
 
     def run(self, rounds: tuple[Round, ...] = ROUNDS) -> Iterator[Event]:
@@ -192,7 +194,7 @@ class Photometric:
         seen, focal = self.observed.take(keys), self.log_focal.exp()
         at = self.landmarks.carried(self.who, self.state.take(keys))
         place = at.x[..., :2] / at.x[..., 2:] * focal + seen.principal
-        pct = 100 / ruler(self.observed.points)[keys, None, None]
+        pct = self._pct[keys, None, None]
         rows = ((_gauss.projected_slopes(at.x, focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
         away = (seen.points - place[:, : _points.COUNT]) * pct
         hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / OFFSET_SD**2
@@ -348,7 +350,7 @@ class Photometric:
     def _landmark_part(self, frames: Tensor, state: State, shared: bool) -> tuple[Tensor, Tensor]:
         seen, focal, p = self.observed.take(frames), self.log_focal.exp(), len(self._precision)
         at = self.landmarks.carried(self.who, state)
-        pct = 100 / ruler(self.observed.points)[frames, None, None]
+        pct = self._pct[frames, None, None]
         slope = _gauss.projected_slopes(at.x, focal) * pct[..., None]
         place = at.x[..., :2] / at.x[..., 2:] * focal
         row = self.landmarks.rows(slope, at, state, 2 + shared * (len(self.who) + 1))
@@ -361,7 +363,7 @@ class Photometric:
         row, away = (torch.cat((v, v[:, upper] - v[:, lower]), 1) for v in (row, away))
         weight = torch.cat(
             (
-                self._importance * eyes_trust(self.observed.points)[frames] * seen.found[:, None],
+                self._importance[frames],
                 SHOULDER_WEIGHT / 25 * seen.shoulders[..., 2],
                 PAIR_WEIGHT * seen.found[:, None].expand(-1, len(upper)),
             ),
