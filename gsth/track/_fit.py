@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -112,6 +113,16 @@ class Observed:
     scores: Tensor | None = None
     """The detector's own activations in the head's order [t e], nan where it tells none; None: it never does."""
 
+    @cached_property
+    def pct(self) -> Tensor:
+        """% of the inter-ocular distance for each px [t]."""
+        return 100 / ruler(self.points)
+
+    @cached_property
+    def importance(self) -> Tensor:
+        """How much each face point counts in each frame [t 478]."""
+        return landmark_weights() * eyes_trust(self.points)
+
     def take(self, frames: Tensor) -> Observed:
         """Some frames."""
         scores = None if self.scores is None else self.scores[frames]
@@ -195,7 +206,6 @@ class Fit:
         self._rigid = _rigid_fields(neutral)
         start = _start.rigid_poses(neutral, observed.points, observed.focal, observed.principal)
         self.pose = Pose.at(*start, len(head.expression_names))
-        self._landmark_weights = landmark_weights()
         self._sparse = torch.tensor([sparsity(n) for n in head.expression_names])
 
     @property
@@ -275,11 +285,10 @@ class Fit:
         w = stage.weights
         projected = self._project(self.rig.points(pose, self.shape, self.offsets))
         points = projected[:, : _points.COUNT]
-        pct = 100 / ruler(seen.points)[:, None]
+        pct = seen.pct[:, None]
         counts = seen.found.float() / seen.found.sum().clamp_min(1)
         error = _soft((points - seen.points).norm(dim=-1) * pct)
-        importance = self._landmark_weights * eyes_trust(seen.points)
-        loss = ((error * importance).sum(1) * counts).sum()
+        loss = ((error * seen.importance).sum(1) * counts).sum()
         upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
         gap = (points[:, upper] - points[:, lower]) - (seen.points[:, upper] - seen.points[:, lower])
         loss = loss + w.pairs * (_soft(gap.norm(dim=-1) * pct).mean(1) * counts).sum()

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from gsth.errors import DivergedError
 from gsth.track import _gauss, _points, _start
-from gsth.track._fit import OFFSET_SD, Fit, Fitted, eyes_trust, measured, ruler, sparsity
+from gsth.track._fit import OFFSET_SD, Fit, Fitted, measured, sparsity
 from gsth.track._gauss import Carried, Points, State
-from gsth.track._rig import LandmarkRig, landmark_weights
+from gsth.track._rig import LandmarkRig
 from gsth.track._surface import Surface, widened
 from gsth.types import Event, Identity, Motion, Step
 
@@ -136,9 +136,7 @@ class Photometric:
         self._precision = torch.tensor((*spread, *(EXPR_SD,) * len(self.free), *GAIN_SD)).square().reciprocal()
         steady = (STEADY_TURN,) * 3 + (STEADY_SHIFT,) * 3 + (STEADY_TURN,) * 6 + (STEADY_EXPR,) * len(self.free)
         self._steady = torch.tensor((*steady, STEADY_GAIN, STEADY_GAIN)).square().reciprocal()
-        seen = fit.observed
-        self._pct = 100 / ruler(seen.points)
-        self._importance = landmark_weights() * _points.COUNT * eyes_trust(seen.points) * seen.found[:, None]
+        self._importance = _points.COUNT * fit.observed.importance * fit.observed.found[:, None]
         self._cores = torch.get_num_threads()
 
     def run(self, rounds: tuple[Round, ...] = ROUNDS) -> Iterator[Event]:
@@ -194,7 +192,7 @@ class Photometric:
         seen, focal = self.observed.take(keys), self.log_focal.exp()
         at = self.landmarks.carried(self.who, self.state.take(keys))
         place = at.x[..., :2] / at.x[..., 2:] * focal + seen.principal
-        pct = self._pct[keys, None, None]
+        pct = self.observed.pct[keys, None, None]
         rows = ((_gauss.projected_slopes(at.x, focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
         away = (seen.points - place[:, : _points.COUNT]) * pct
         hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / OFFSET_SD**2
@@ -350,7 +348,7 @@ class Photometric:
     def _landmark_part(self, frames: Tensor, state: State, shared: bool) -> tuple[Tensor, Tensor]:
         seen, focal, p = self.observed.take(frames), self.log_focal.exp(), len(self._precision)
         at = self.landmarks.carried(self.who, state)
-        pct = self._pct[frames, None, None]
+        pct = self.observed.pct[frames, None, None]
         slope = _gauss.projected_slopes(at.x, focal) * pct[..., None]
         place = at.x[..., :2] / at.x[..., 2:] * focal
         row = self.landmarks.rows(slope, at, state, 2 + shared * (len(self.who) + 1))
