@@ -22,6 +22,9 @@ class TrackConfig:
     """FLAME model file (2020, 2023 or 2023 Open; .npz or .pkl), for --head flame; remembered once read."""
     face_landmarker: Path | None = None
     """MediaPipe's face_landmarker.task; without it the models inside the wheel of mediapipe 0.10.14 find the face."""
+    focal_px: float | None = None
+    """Focal length of the camera, px of the clip (mm x width of the clip / width of the sensor in mm), where known: a
+    face alone tells distance and focal length apart poorly."""
     drop_bad_frames: bool = False
     """Keep training away from the frames that the report calls bad; their motion is bridged from their neighbours."""
     matte: bool = True
@@ -34,6 +37,8 @@ class TrackConfig:
     def __post_init__(self) -> None:
         if not 64 <= self.size <= 2048:
             raise InputError(f"size: {self.size} px is out of range, wanted 64 to 2048")
+        if self.focal_px is not None and not 0 < self.focal_px < float("inf"):
+            raise InputError(f"focal_px: {self.focal_px} px is no focal length, wanted a number above 0")
         if self.flame_path is not None and self.head != "flame":
             raise InputError(f"flame_path: {self.flame_path} was given, the head is {self.head!r}; add --head flame")
         if not 0 <= self.holdout < 1:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -81,8 +83,8 @@ WHOLE = (*RIGID, "neck", "head")
 STAGES = (
     Stage("who", "key", (*RIGID, "shape", "log_focal"), 100, Weights(shape=0.004, expr_steps=0, shake=0)),
     Stage("where", "key", (*RIGID, "shape", "log_focal", "offsets"), 108, Weights(expr_steps=0, shake=0)),
-    Stage("how", "all", RIGID, 60),
-    Stage("torso", "all", WHOLE, 70, Weights(still=0.02)),
+    Stage("how", "all", RIGID, 42),
+    Stage("torso", "all", WHOLE, 50, Weights(still=0.02)),
 )
 """Identity moves on keyframes of the training part only; "torso" starts by taking the torso out of the head's pose."""
 OFFSET_SD = 0.003
@@ -106,8 +108,20 @@ class Observed:
     frame_side: float
     """Longer side of the whole frame, crop px."""
     fps: float
+    focal_known: bool = False
+    """``focal`` is no guess and stays as it is."""
     scores: Tensor | None = None
     """The detector's own activations in the head's order [t e], nan where it tells none; None: it never does."""
+
+    @cached_property
+    def pct(self) -> Tensor:
+        """% of the inter-ocular distance for each px [t]."""
+        return 100 / ruler(self.points)
+
+    @cached_property
+    def importance(self) -> Tensor:
+        """How much each face point counts in each frame [t 478]."""
+        return landmark_weights() * eyes_trust(self.points)
 
     def take(self, frames: Tensor) -> Observed:
         """Some frames."""
@@ -145,6 +159,39 @@ def _rigid_fields(points: Tensor) -> Tensor:
     return torch.linalg.qr(torch.stack((*shifts, *turns), 1))[0]
 
 
+class Adam:
+    """Adam with a step size that falls to 0 as a cosine, on named values that lie in one vector.
+
+    torch.optim goes value by value, which costs more here than the mathematics, and loads torch's compiler: a second.
+    Source: Kingma and Ba 2015, Adam, algorithm 1.
+    """
+
+    BETAS, EPS = (0.9, 0.99), 1e-8
+
+    def __init__(self, start: dict[str, Tensor], rates: dict[str, float], steps: int) -> None:
+        self._shapes, self._steps, self._done = {n: v.shape for n, v in start.items()}, steps, 0
+        self._flat = torch.cat([v.detach().reshape(-1) for v in start.values()]).requires_grad_()
+        self._rates = torch.cat([torch.full((v.numel(),), rates[n]) for n, v in start.items()])
+        self._mean, self._square = torch.zeros_like(self._rates), torch.zeros_like(self._rates)
+
+    def values(self) -> dict[str, Tensor]:
+        """The values as they are, differentiable."""
+        parts = self._flat.split([s.numel() for s in self._shapes.values()])
+        return {n: part.view(s) for (n, s), part in zip(self._shapes.items(), parts, strict=True)}
+
+    def step(self, loss: Tensor) -> None:
+        """One step down a loss of ``values``."""
+        (gradient,) = torch.autograd.grad(loss, self._flat)
+        amount = 0.5 + 0.5 * math.cos(math.pi * self._done / self._steps)
+        self._done += 1
+        self._mean.lerp_(gradient, 1 - self.BETAS[0])
+        self._square.lerp_(gradient.square_(), 1 - self.BETAS[1])
+        mean, square = (1 - b**self._done for b in self.BETAS)
+        with torch.no_grad():
+            spread = (self._square / square).sqrt_().add_(self.EPS)
+            self._flat -= amount / mean * self._rates * self._mean / spread
+
+
 class Fit:
     """The optimisation; ``run`` streams its progress and leaves the outcome in ``result``."""
 
@@ -159,7 +206,6 @@ class Fit:
         self._rigid = _rigid_fields(neutral)
         start = _start.rigid_poses(neutral, observed.points, observed.focal, observed.principal)
         self.pose = Pose.at(*start, len(head.expression_names))
-        self._landmark_weights = landmark_weights()
         self._sparse = torch.tensor([sparsity(n) for n in head.expression_names])
 
     @property
@@ -192,42 +238,39 @@ class Fit:
         if stage.frames == "key":
             frames = _start.keyframes(self.observed.points, self.observed.found, self.train_frames, KEYFRAMES)
         observed, pose = self.observed.take(frames), self.pose.take(frames)
-        shared: dict[str, Tensor] = {n: getattr(self, n) for n in stage.moves if n in ("shape", "offsets", "log_focal")}
-        moved: dict[str, Tensor] = {n: getattr(pose, n) for n in stage.moves if n not in shared}
-        moved |= {n: v.clone() for n, v in shared.items()}
-        groups = []
-        for name, value in moved.items():
-            value.requires_grad_()
-            groups.append({"params": [value], "lr": RATES[name]})
-        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, stage.steps, eta_min=0)
+        moves = [n for n in stage.moves if not (n == "log_focal" and observed.focal_known)]
+        shared: dict[str, Tensor] = {n: getattr(self, n) for n in moves if n in ("shape", "offsets", "log_focal")}
+        start = shared | {n: getattr(pose, n) for n in moves if n not in shared}
+        adam = Adam(start, {n: RATES[n] for n in start}, stage.steps)
         for _ in range(stage.steps):
-            optimiser.zero_grad(set_to_none=True)
-            self._install(moved, shared)
+            self._install(pose, shared, adam.values())
             loss = self._loss(pose, observed, stage)
             if not torch.isfinite(loss):
                 raise DivergedError(f"tracking, stage {stage.name!r}: the loss is not finite; please report the clip")
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            with torch.no_grad():
-                pose.expr.clamp_(0, 1)
-                if "offsets" in moved:
-                    flat = moved["offsets"].view(-1)
-                    flat -= self._rigid @ (self._rigid.T @ flat)
-                if "log_focal" in moved:
-                    low, high = (torch.tensor(b * observed.frame_side).log() for b in FOCAL_BOUNDS)
-                    moved["log_focal"].clamp_(low, high)
+            adam.step(loss)
+            self._keep_within(adam.values())
             yield float(loss.detach())
-        self._install({n: v.detach() for n, v in moved.items()}, shared)
+        self._install(pose, shared, {n: v.detach().clone() for n, v in adam.values().items()})
         if stage.frames == "key":
             self.pose = _start.spread(self.pose, pose, frames)
         else:
             self.pose = pose.take(everything)
 
-    def _install(self, moved: dict[str, Tensor], shared: dict[str, Tensor]) -> None:
-        for name in shared:
-            setattr(self, name, moved[name])
+    def _install(self, pose: Pose, shared: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            setattr(self if name in shared else pose, name, value)
+
+    @torch.no_grad()
+    def _keep_within(self, values: dict[str, Tensor]) -> None:
+        """Bounds, in place."""
+        if "expr" in values:
+            values["expr"].clamp_(0, 1)
+        if "offsets" in values:
+            flat = values["offsets"].view(-1)
+            flat -= self._rigid @ (self._rigid.T @ flat)
+        if "log_focal" in values:
+            low, high = (torch.tensor(b * self.observed.frame_side).log() for b in FOCAL_BOUNDS)
+            values["log_focal"].clamp_(low, high)
 
     def _split_torso(self) -> None:
         with torch.no_grad():
@@ -242,11 +285,10 @@ class Fit:
         w = stage.weights
         projected = self._project(self.rig.points(pose, self.shape, self.offsets))
         points = projected[:, : _points.COUNT]
-        pct = 100 / ruler(seen.points)[:, None]
+        pct = seen.pct[:, None]
         counts = seen.found.float() / seen.found.sum().clamp_min(1)
         error = _soft((points - seen.points).norm(dim=-1) * pct)
-        importance = self._landmark_weights * eyes_trust(seen.points)
-        loss = ((error * importance).sum(1) * counts).sum()
+        loss = ((error * seen.importance).sum(1) * counts).sum()
         upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
         gap = (points[:, upper] - points[:, lower]) - (seen.points[:, upper] - seen.points[:, lower])
         loss = loss + w.pairs * (_soft(gap.norm(dim=-1) * pct).mean(1) * counts).sum()

@@ -57,9 +57,9 @@ class Carried:
     centres: Tensor
     """[t j 3]."""
 
-    def every(self, nth: int) -> Carried:
-        """Each nth point."""
-        return replace(self, x=self.x[:, ::nth], turn=self.turn[:, ::nth])
+    def take(self, points: Tensor) -> Carried:
+        """Some of the points."""
+        return replace(self, x=self.x[:, points], turn=self.turn[:, points])
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +83,10 @@ class Points:
         under = torch.stack([model.weights[:, j:].sum(1) for j in JOINTS], 1)
         return cls(model, free, expr, shape, under)
 
-    def every(self, nth: int) -> Points:
-        """Each nth point, for ``rows`` and ``identity_rows`` alone."""
-        few = {n: getattr(self, n)[::nth].contiguous() for n in ("expr", "shape", "under")}
-        return replace(self, **few)
+    def take(self, points: Tensor, identity: bool) -> Points:
+        """Some of the points, for ``rows`` alone or, if so wanted, for ``identity_rows`` too."""
+        names = ("expr", "under", "shape") if identity else ("expr", "under")
+        return replace(self, **{n: getattr(self, n)[points] for n in names})
 
     def carried(self, who: Tensor, state: State) -> Carried:
         """Where the points of a person (identity coefficients [s]) lie in each frame."""

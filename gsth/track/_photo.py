@@ -27,9 +27,9 @@ from torch import Tensor
 
 from gsth.errors import DivergedError
 from gsth.track import _gauss, _points, _start
-from gsth.track._fit import OFFSET_SD, Fit, Fitted, eyes_trust, measured, ruler, sparsity
+from gsth.track._fit import OFFSET_SD, Fit, Fitted, measured, sparsity
 from gsth.track._gauss import Carried, Points, State
-from gsth.track._rig import LandmarkRig, landmark_weights
+from gsth.track._rig import LandmarkRig
 from gsth.track._surface import Surface, widened
 from gsth.types import Event, Identity, Motion, Step
 
@@ -66,13 +66,13 @@ LANDMARK_PCT = 4.0
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
-TORSO_SD, SHIFT_SD, NECK_SD, HEAD_SD, EXPR_SD, GAIN_SD = 0.04, 0.008, 0.06, 0.06, 0.1, (0.2, 0.1)
+TORSO_SD, SHIFT_SD, NECK_SD, HEAD_SD, EXPR_SD, GAIN_SD = 0.04, 0.008, 0.06, 0.06, 0.14, (0.2, 0.1)
 """How far the landmark fit may plausibly be off: rad, m, rad, rad, activation, factor and grey level."""
 STEADY_TURN, STEADY_SHIFT, STEADY_EXPR, STEADY_GAIN = 0.003, 0.0008, 0.03, 0.01
 """How far a frame typically lies from the middle of its neighbours: rad, m, activation, gain."""
 JUMP = 2.0
 """From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
-SPARSE = 4.0
+SPARSE = 2.5
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
 IDENTITY, FOCAL = 20.0, 8.0
 """Weight of the priors of each identity coefficient and of log focal length against the pixels."""
@@ -102,10 +102,10 @@ class Sight:
     focal: Tensor
     """px of this picture size."""
 
-    def every(self, nth: int) -> Sight:
-        """Each nth point."""
-        fields = {n: getattr(self, n)[:, ::nth] for n in ("value", "slope", "weight", "normal")}
-        return Sight(at=self.at.every(nth), focal=self.focal, **fields)
+    def take(self, points: Tensor) -> Sight:
+        """Some of the points."""
+        fields = {n: getattr(self, n)[:, points] for n in ("value", "slope", "weight", "normal")}
+        return Sight(at=self.at.take(points), focal=self.focal, **fields)
 
 
 class Photometric:
@@ -136,7 +136,7 @@ class Photometric:
         self._precision = torch.tensor((*spread, *(EXPR_SD,) * len(self.free), *GAIN_SD)).square().reciprocal()
         steady = (STEADY_TURN,) * 3 + (STEADY_SHIFT,) * 3 + (STEADY_TURN,) * 6 + (STEADY_EXPR,) * len(self.free)
         self._steady = torch.tensor((*steady, STEADY_GAIN, STEADY_GAIN)).square().reciprocal()
-        self._importance = landmark_weights() * _points.COUNT
+        self._importance = _points.COUNT * fit.observed.importance * fit.observed.found[:, None]
         self._cores = torch.get_num_threads()
 
     def run(self, rounds: tuple[Round, ...] = ROUNDS) -> Iterator[Event]:
@@ -162,7 +162,9 @@ class Photometric:
                 self._identity_step(keys, px)
             if r.identity:  # a texture from before would hold the motion where the old identity had it
                 self._learn(textured, px)
-            normals, chunks = self._normals(), frames.split(CHUNK)
+            # training frames in chunks of their own: not even rounding may carry anything from the others to identity
+            parts = frames[: self.train_frames], frames[self.train_frames :]
+            normals, chunks = self._normals(), [chunk for part in parts if len(part) for chunk in part.split(CHUNK)]
             moved = []
             for state in self._each(partial(self._follow, px=px, normals=normals, r=r), chunks):
                 moved.append(state)
@@ -192,7 +194,7 @@ class Photometric:
         seen, focal = self.observed.take(keys), self.log_focal.exp()
         at = self.landmarks.carried(self.who, self.state.take(keys))
         place = at.x[..., :2] / at.x[..., 2:] * focal + seen.principal
-        pct = 100 / ruler(self.observed.points)[keys, None, None]
+        pct = self.observed.pct[keys, None, None]
         rows = ((_gauss.projected_slopes(at.x, focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
         away = (seen.points - place[:, : _points.COUNT]) * pct
         hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / OFFSET_SD**2
@@ -287,8 +289,10 @@ class Photometric:
         states, answers, hessians, gradients = zip(*self._each(eliminated, chunks), strict=True)
         off = self.log_focal - torch.tensor(self.observed.focal).log()
         prior = torch.cat((torch.full((count - 1,), IDENTITY), torch.tensor((FOCAL,))))
-        gradient = sum(gradients, prior * torch.cat((self.who, off[None])))
-        step = -torch.linalg.solve(sum(hessians, torch.diag(prior)), gradient)
+        gradient = torch.stack(gradients).sum(0) + prior * torch.cat((self.who, off[None]))
+        hessian, held = torch.stack(hessians).sum(0) + torch.diag(prior), torch.zeros(count, dtype=torch.bool)
+        held[-1] = self.observed.focal_known
+        step = -torch.linalg.solve(_gauss.without(hessian[None], held[None])[0], torch.where(held, 0.0, gradient))
         for chunk, state, answer in zip(chunks, states, answers, strict=True):
             self.state.put(chunk, self._moved(state, -(answer[..., -1] + answer[..., :-1] @ step)))
         self.who, self.log_focal = self.who + step[:-1], self.log_focal + step[-1]
@@ -325,13 +329,14 @@ class Photometric:
 
     def _pixel_part(self, frames: Tensor, state: State, sight: Sight, shared: bool) -> tuple[Tensor, Tensor]:
         nth = IDENTITY_NTH if shared else 1
-        skin, sight, certainty = self.skin.every(nth), sight.every(nth), self.certainty[::nth]
-        drawn = self.texture[::nth] * self._shading(sight.normal)
+        drawn = self.texture * self._shading(sight.normal)
         away = sight.value - (1 + state.gain[:, :1]) * drawn - state.gain[:, 1:]
-        weight = nth * sight.weight * certainty / (1 + 0.5 * away.square() * certainty)
-        # weighed before the derivatives are taken, which have many more numbers
-        root = (weight * self.observed.found[frames, None]).sqrt()
-        drawn, away, picture_slope = drawn * root, away * root, sight.slope * root[..., None]
+        weight = nth * sight.weight * self.certainty / (1 + 0.5 * away.square() * self.certainty)
+        weight = weight * self.observed.found[frames, None]
+        # two thirds of the points are never seen; the others are weighed before the derivatives are taken
+        used = (weight[:, ::nth] > 0).any(0).nonzero()[:, 0] * nth
+        skin, sight, root = self.skin.take(used, shared), sight.take(used), weight[:, used].sqrt()
+        drawn, away, picture_slope = drawn[:, used] * root, away[:, used] * root, sight.slope * root[..., None]
         slope = _gauss.carried_back(picture_slope, sight.at.x, sight.focal)[:, :, None]
         row = skin.rows(slope, sight.at, state, 2 + shared * (len(self.who) + 1))[:, :, 0]
         p = len(self._precision)
@@ -345,7 +350,7 @@ class Photometric:
     def _landmark_part(self, frames: Tensor, state: State, shared: bool) -> tuple[Tensor, Tensor]:
         seen, focal, p = self.observed.take(frames), self.log_focal.exp(), len(self._precision)
         at = self.landmarks.carried(self.who, state)
-        pct = 100 / ruler(self.observed.points)[frames, None, None]
+        pct = self.observed.pct[frames, None, None]
         slope = _gauss.projected_slopes(at.x, focal) * pct[..., None]
         place = at.x[..., :2] / at.x[..., 2:] * focal
         row = self.landmarks.rows(slope, at, state, 2 + shared * (len(self.who) + 1))
@@ -358,7 +363,7 @@ class Photometric:
         row, away = (torch.cat((v, v[:, upper] - v[:, lower]), 1) for v in (row, away))
         weight = torch.cat(
             (
-                self._importance * eyes_trust(self.observed.points)[frames] * seen.found[:, None],
+                self._importance[frames],
                 SHOULDER_WEIGHT / 25 * seen.shoulders[..., 2],
                 PAIR_WEIGHT * seen.found[:, None].expand(-1, len(upper)),
             ),

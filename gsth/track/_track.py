@@ -76,7 +76,7 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
         seen = yield from seen_in(clip, config, out)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
         train_frames = config.train_frames(clip.frames)
-        fit = Fit(model, observed(clip, crop, seen, model.expression_names), train_frames)
+        fit = Fit(model, observed(clip, crop, seen, model.expression_names, config.focal_px), train_frames)
         images, mattes = yield from _alongside(pictures(clip, crop, config, folder), fit.run())
         plate = None
         if config.matte:
@@ -233,11 +233,13 @@ def pictures(
     return images, mattes
 
 
-def observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections, names: tuple[str, ...]) -> Observed:
-    """What the fit explains; ``names`` are the head's expressions."""
+def observed(
+    clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections, names: tuple[str, ...], focal_px: float | None = None
+) -> Observed:
+    """What the fit explains; ``names`` are the head's expressions, ``focal_px`` where the camera is known."""
     shoulders = seen.shoulders.copy()
     shoulders[..., :2] = crop.points(seen.shoulders[..., :2])
-    camera = crop.cameras(clip.height / 2 / np.tan(FOV_RAD / 2), clip.width, clip.height)
+    camera = crop.cameras(focal_px or clip.height / 2 / np.tan(FOV_RAD / 2), clip.width, clip.height)
     return Observed(
         points=torch.from_numpy(_points.with_shut_lids(crop.points(seen.points), seen.found)),
         found=torch.from_numpy(seen.found),
@@ -246,6 +248,7 @@ def observed(clip: Clip, crop: _crop.Crop, seen: _landmarks.Detections, names: t
         focal=float(camera.Ks[0, 0, 0]),
         frame_side=max(clip.width, clip.height) * crop.scale,
         fps=clip.fps,
+        focal_known=focal_px is not None,
         scores=_scores(seen, names),
     )
 

@@ -11,7 +11,7 @@ from gsth import math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel
 from gsth.track import _points
-from gsth.track._fit import STAGES, Fit, Fitted, Observed, Stage, Weights
+from gsth.track._fit import STAGES, Adam, Fit, Fitted, Observed, Stage, Weights
 from gsth.track._rig import LandmarkRig, Pose
 from gsth.types import Step
 
@@ -100,6 +100,35 @@ def test_held_out_frames_do_not_touch_identity(made_up: HeadModel, observed: Obs
     assert torch.equal(changed.offsets, before.offsets)
     assert changed.focal == before.focal
     assert not torch.equal(changed.motion.T_world_head[TRAIN:], before.motion.T_world_head[TRAIN:])
+
+
+def test_a_known_focal_length_stays(made_up: HeadModel, observed: Observed) -> None:
+    wide = replace(observed, focal=0.8 * observed.focal)
+    assert abs(fitted(made_up, wide, BRIEF).focal / wide.focal - 1) > 1e-3
+    assert fitted(made_up, replace(wide, focal_known=True), BRIEF).focal == pytest.approx(wide.focal, rel=1e-6)
+
+
+def test_adam_goes_where_that_of_torch_goes() -> None:
+    start = {"a": torch.linspace(-1, 1, 6).view(2, 3), "b": torch.full((2,), 0.5)}
+    rates, steps = {"a": 0.1, "b": 0.02}, 9
+
+    def loss(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (values["a"].cos().sum() * values["b"].prod()).square() + values["b"].square().sum()
+
+    adam = Adam(start, rates, steps)
+    theirs = {n: v.clone().requires_grad_() for n, v in start.items()}
+    groups = [{"params": [v], "lr": rates[n]} for n, v in theirs.items()]
+    optimiser = torch.optim.Adam(groups, betas=Adam.BETAS, eps=Adam.EPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        adam.step(loss(adam.values()))
+        optimiser.zero_grad()
+        loss(theirs).backward()
+        optimiser.step()
+        schedule.step()
+    assert (theirs["a"] - start["a"]).abs().min() > 0.05
+    for name, value in adam.values().items():
+        torch.testing.assert_close(value, theirs[name])
 
 
 def test_deterministic(made_up: HeadModel, observed: Observed) -> None:

@@ -199,6 +199,19 @@ def test_not_finite_is_said() -> None:
         list(stage.run(BRIEF[:1]))
 
 
+def test_a_known_focal_length_stays() -> None:
+    moved = []
+    for known in (False, True):
+        made = scene()
+        made.fit.observed = replace(made.fit.observed, focal_known=known)
+        stage = Photometric(made.fit, made.images)
+        stage._learn(torch.arange(TRAIN), SIZE)
+        stage._identity_step(torch.arange(TRAIN), SIZE)
+        assert stage.who.abs().max() > 0.01
+        moved.append(float((stage.log_focal - made.fit.log_focal).abs()))
+    assert moved[0] > 1e-3 and moved[1] == 0
+
+
 def test_a_shorter_lens_takes_every_frame_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
     far = scene()
     far.fit.log_focal = torch.tensor(1.2 * FOCAL).log()

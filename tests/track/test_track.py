@@ -104,7 +104,7 @@ def test_a_clip_without_a_face_is_refused_and_leaves_nothing(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["wall.mp4"]
 
 
-@pytest.mark.parametrize("bad", [{"size": 10}, {"holdout": 1.0}])
+@pytest.mark.parametrize("bad", [{"focal_px": 0.0}, {"size": 10}, {"holdout": 1.0}])
 def test_config_says_what_it_wants(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match="wanted"):
         TrackConfig(**bad)
