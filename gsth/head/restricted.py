@@ -84,7 +84,8 @@ class _Type:
 
     def __setstate__(self, state: Any) -> None:
         """numpy's: version, byte order, and what only structures have."""
-        self.dtype = self.dtype.newbyteorder({"<": "<", ">": ">"}.get(state[1], "|"))
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(">" if state[1] == ">" else "<")
 
 
 class _Array:
