@@ -389,6 +389,7 @@ LOADERS: Mapping[str, Loader] = {
     "flame pickle": Loader(_flame_pickle, lambda path, _: _flame_file.read(path)),
     "motion npz": Loader(_npz, lambda path, made: motion.Config(path).build(made), broken_zip),
     "insta": Loader(_insta, lambda path, _: importers.recognised(path.parents[1]), broken_zip),
+    "vhap npz": Loader(_vhap("1.npz"), lambda path, _: importers.recognised(path.parent), broken_zip),
     "vhap json": Loader(_vhap("transforms.json"), lambda path, _: importers.recognised(path.parent)),
     "adnerf": Loader(_adnerf, lambda path, _: importers.recognised(path.parent)),
     "messages": Loader(_text("a.txt", MESSAGES), _messages),

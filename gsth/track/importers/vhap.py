@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 
 from gsth.errors import InputError
+from gsth.head import restricted
 from gsth.track.importers import FlameMotion, Foreign, _files
 
 FPS = 25.0
@@ -111,11 +111,7 @@ def _view(frame: dict[str, Any], folder: Path) -> np.ndarray:
 def _motion(paths: list[Path], views: list[np.ndarray]) -> FlameMotion:
     rows: list[dict[str, np.ndarray]] = []
     for path in paths:
-        try:
-            with np.load(path) as file:
-                raw = dict(file)
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise InputError(f"{path}: cannot be read as .npz ({error}); export again") from error
+        raw = restricted.unpacked(path)
         row = {n: _files.array(_files.key(raw, n, path), (1, k), f"{path}: {n}")[0] for n, k in FIELDS.items()}
         row["expr"] = _files.array(_files.key(raw, "expr", path), (1, -1), f"{path}: expr")[0]
         row["shape"] = _files.array(np.ravel(_files.key(raw, "shape", path)), (-1,), f"{path}: shape")
