@@ -317,7 +317,11 @@ def test_a_stopped_batch_leaves_nothing_running(number: signal.Signals, tmp_path
             started = {p for p in started if "ray::hangs" in Path(f"/proc/{p}/cmdline").read_text()}
             assert len(started) == 2
         (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)
-        code = run.wait(timeout=120)
+        try:
+            code = run.wait(timeout=120)
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
     if number == signal.SIGKILL:
         assert code == -signal.SIGKILL
     else:

@@ -101,15 +101,19 @@ def test_the_others_end_with_the_leader(number: signal.Signals, tmp_path: Path) 
     pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     two = os.environ | {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     with subprocess.Popen(args, **pipes, env=two, start_new_session=True) as run:
-        work = pipeline.work_folder(out)
-        assert waited(lambda: list(work.glob("train/checkpoint-*")) or run.poll() is not None)
-        assert run.poll() is None, run.communicate()
-        others = children(run.pid)
-        assert others
-        os.kill(run.pid, number) if number == signal.SIGKILL else os.killpg(run.pid, number)
-        assert waited(lambda: not any(map(lives, others)))
-        assert run.stderr is not None
-        said = run.stderr.read()
+        try:
+            work = pipeline.work_folder(out)
+            assert waited(lambda: list(work.glob("train/checkpoint-*")) or run.poll() is not None)
+            assert run.poll() is None, run.communicate()
+            others = children(run.pid)
+            assert others
+            os.kill(run.pid, number) if number == signal.SIGKILL else os.killpg(run.pid, number)
+            assert waited(lambda: not any(map(lives, others)))
+            assert run.stderr is not None
+            said = run.stderr.read()
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
     assert run.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     assert "Traceback" not in said and (number == signal.SIGKILL or "goes on from the last checkpoint" in said)
     assert list(work.glob("train/checkpoint-*")) and not out.exists()
