@@ -89,7 +89,7 @@ def pretend(opening: Tensor, fps: float) -> Any:
         frame_ids=torch.arange(frames),
         found=~opening.isnan(),
     )
-    return SimpleNamespace(head=model, motion=motion, source=source, speech={})
+    return SimpleNamespace(head=model, motion=motion, source=source, speech={}, field=None)
 
 
 def measure(path: Path, person: Any | None = None) -> dict[str, Any]:
@@ -103,7 +103,9 @@ def measure(path: Path, person: Any | None = None) -> dict[str, Any]:
     voice = general_voice(made)
     hidden = at_pictures(hidden_states(voice.net, audio.log_mel(sound)), clip.fps, len(seen))
     general = voice.expressions(hidden) @ gap
-    own = SimpleNamespace(head=made.head, motion=made.motion, source=made.source, speech=fit_speech(made, sound))
+    own = SimpleNamespace(
+        head=made.head, motion=made.motion, source=made.source, speech=fit_speech(made, sound), field=None
+    )
     learned = voice_of(own)
     personal = learned.expressions(hidden) @ gap
     loud = torch.log(audio.log_mel(sound, fps=clip.fps).exp().mean(1))[: len(seen)]
