@@ -69,51 +69,17 @@ class Curves {
   }
 }
 
-/** A whole recording; it is heard ahead of its playing, a little at a time. */
-export class Recording implements Speech {
-  readonly seconds: number;
-  /** Steps of 20 ms. */
-  readonly steps: number;
-  private readonly curves: Curves;
-  private readonly stream: StepStream;
-  private column = 0;
+/** What is known of a sound, however it comes. */
+abstract class Heard implements Speech {
+  abstract readonly seconds: number;
 
-  /** Mono samples at 16 kHz. The voice is this recording's alone until `finished`. */
-  constructor(
-    voice: Voice,
-    private readonly samples: Float32Array,
-  ) {
-    this.seconds = samples.length / HOP / COLUMNS_HZ;
-    this.steps = Math.max(1, Math.ceil(samples.length / HOP / 2));
-    this.curves = new Curves(voice, this.steps);
-    this.stream = new StepStream(voice, speechLevel(samples), (offsets, said) => this.curves.add(offsets, said));
-  }
+  constructor(protected readonly curves: Curves) {}
 
-  get finished(): boolean {
-    return this.curves.count >= this.steps;
-  }
+  abstract follow(): void;
 
-  /** Seconds of curves that are known. */
+  /** Seconds of sound whose curves are known. */
   get known(): number {
     return this.curves.count / STEPS_HZ;
-  }
-
-  follow(): void {
-    while (!this.finished && this.known < this.curves.time + NEEDED_S) this.step();
-    for (let i = 0; i < AHEAD_STEPS && !this.finished && this.known < this.curves.time + AHEAD_S; i++) this.step();
-  }
-
-  /** Hear all of it. */
-  finish(): void {
-    while (!this.finished) this.step();
-  }
-
-  private step(): void {
-    for (let c = 0; c < 2; c++) {
-      const at = this.column++ * HOP;
-      if (at < this.samples.length) this.stream.hear(this.samples, at - MARGIN);
-      else this.stream.hush();
-    }
   }
 
   get time(): number {
@@ -133,25 +99,62 @@ export class Recording implements Speech {
   }
 }
 
+/** A whole recording; it is heard ahead of its playing, a little at a time. */
+export class Recording extends Heard {
+  readonly seconds: number;
+  /** Steps of 20 ms. */
+  readonly steps: number;
+  private readonly stream: StepStream;
+  private column = 0;
+
+  /** Mono samples at 16 kHz. The voice is this recording's alone until `finished`. */
+  constructor(
+    voice: Voice,
+    private readonly samples: Float32Array,
+  ) {
+    const steps = Math.max(1, Math.ceil(samples.length / HOP / 2));
+    super(new Curves(voice, steps));
+    this.seconds = samples.length / HOP / COLUMNS_HZ;
+    this.steps = steps;
+    this.stream = new StepStream(voice, speechLevel(samples), (offsets, said) => this.curves.add(offsets, said));
+  }
+
+  get finished(): boolean {
+    return this.curves.count >= this.steps;
+  }
+
+  follow(): void {
+    while (!this.finished && this.known < this.curves.time + NEEDED_S) this.step();
+    for (let i = 0; i < AHEAD_STEPS && !this.finished && this.known < this.curves.time + AHEAD_S; i++) this.step();
+  }
+
+  /** Hear all of it. */
+  finish(): void {
+    while (!this.finished) this.step();
+  }
+
+  private step(): void {
+    for (let c = 0; c < 2; c++) {
+      const at = this.column++ * HOP;
+      if (at < this.samples.length) this.stream.hear(this.samples, at - MARGIN);
+      else this.stream.hush();
+    }
+  }
+}
+
 /** A microphone's silence is noise; what never rises above this is not speech, dB of full scale. */
 const QUIET_DB = -50;
 
 /** A stream, as it comes; curves are known `delay` steps late. */
-export class Live implements Speech {
+export class Live extends Heard {
   readonly seconds = Infinity;
-  private readonly curves: Curves;
   private readonly stream: StepStream;
   private readonly buffer = new Float32Array(WINDOW);
   private filled = MARGIN;
 
   constructor(voice: Voice, quietDb = QUIET_DB) {
-    this.curves = new Curves(voice, 10 * STEPS_HZ);
+    super(new Curves(voice, 10 * STEPS_HZ));
     this.stream = new StepStream(voice, null, (offsets, said) => this.curves.add(offsets, said), quietDb);
-  }
-
-  /** Seconds of sound whose curves are known. */
-  get known(): number {
-    return this.curves.count / STEPS_HZ;
   }
 
   follow(): void {} // its sound comes when it comes
@@ -166,22 +169,6 @@ export class Live implements Speech {
         this.filled = WINDOW - HOP;
       }
     }
-  }
-
-  get time(): number {
-    return this.curves.time;
-  }
-
-  set time(time: number) {
-    this.curves.time = time;
-  }
-
-  sample(expr: Float32Array): boolean {
-    return this.curves.sample(expr);
-  }
-
-  get accent(): number {
-    return this.curves.accent;
   }
 }
 
