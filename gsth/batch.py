@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gsth import _batch_report, artifacts
+from gsth import _batch_report
 from gsth._batch_report import DONE, FAILED, OPEN, REFUSED, Record
 from gsth.errors import GsthError, InputError, MissingExtraError
 from gsth.types import Done, Event, Notice, Saved, Step
@@ -121,6 +121,8 @@ def run(
         MissingExtraError: Ray is absent.
         GsthError: At the end, where identities failed or were refused; all others are done.
     """
+    from gsth import artifacts  # numpy: not for those who only want the help of a verb
+
     if importlib.util.find_spec("ray") is None:
         raise MissingExtraError("ray", "scale", "gsth batch")
     named = _named(clips)
