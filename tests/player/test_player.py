@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from player_pages import BLOCKS, MEASURE, Tab
+from player_pages import MEASURE, Tab
 
 from gsth import audio, math3d, render
 from gsth.avatar import Avatar
@@ -372,28 +372,29 @@ def test_loud_syllables_raise_the_brows_and_lower_the_head(still: Any) -> None:
 
 _FRAMES = (
     MEASURE
-    + f"""
-  const {{performer, renderer, voice}} = player, clock = {{ time: 0, ended: false, stop() {{}} }};
+    + """
+  const {performer, renderer, voice} = player, clock = { time: 0, ended: false, stop() {} };
   renderer.setAnimationLoop(null);
-  if (given !== "drawing") renderer.render = () => {{}};
+  if (given !== "drawing") renderer.render = () => {};
   player.tuner.enabled = false;
   if (given === "film") player.play();
-  const buzz = (seconds, rate) => Float32Array.from({{length: seconds * rate}}, (_, i) =>
+  const buzz = (seconds, rate) => Float32Array.from({length: seconds * rate}, (_, i) =>
     0.2 * Math.max(0, Math.sin(17.6 * i / rate)) * Math.sign(Math.sin(800 * i / rate)));
   const resampler = new gsth.Resampler(48000, 16000), piece = buzz(0.02, 48000), second = buzz(1, 16000);
-  const live = new gsth.Live(voice), said = new Float32Array({BLOCKS} * 33 * 16000);
+  const live = new gsth.Live(voice), said = new Float32Array(400 * 16000);
   for (let i = 0; i < said.length; i += 16000) said.set(second, i);
   if (given === "recording") performer.setSpeech(new gsth.Recording(voice, said), clock);
   if (given === "stream") performer.setSpeech(live, clock);
   globalThis.now = Math.ceil(performance.now()) + 1000; // whole numbers are not boxed
-  return Float32Array.from(measure(() => {{
-    if (given === "stream") {{
+  return Float32Array.from(measure(() => {
+    if (given === "stream") {
       const count = resampler.push(piece);
       live.push(resampler.out, count);
-    }}
+    }
     clock.time += 0.016;
+    if (given === "recording" && clock.time > 400) clock.time = 0;
     player.tick(now += 16);
-  }}, given !== "drawing"));
+  }, given !== "drawing"));
 """
 )
 
