@@ -43,7 +43,7 @@ class Painter:
         self._other = other
         self._film: Film | None = None
         self._framed_plate: tuple[tuple[int, int], Tensor] | None = None
-        self._other_splats: tuple[tuple[int, int], Splats] | None = None
+        self._other_splats: tuple[tuple[int, float], Splats] | None = None
 
     def paint(self, session: Session, moment: Moment, orbit: Orbit, size: tuple[int, int]) -> Tensor:
         """A picture of (width, height) px, uint8 [h w 3]."""

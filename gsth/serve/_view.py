@@ -109,7 +109,7 @@ class View:
 
     def wait_s(self) -> float | None:
         """How long until there may be something to draw, if nothing changes before; None: for ever."""
-        tick = None if self.asleep else self._session.next_frame_s()
+        tick = None if self.asleep else self._session.next_moment_s()
         if tick is not None or self._shown is None or self._full:
             return tick
         return max(0.0, self._moved_at + SETTLE_S - self._clock())

@@ -35,9 +35,13 @@ FROM_VIDEO = "video"
 FROM_IMAGE = "image"
 SPEEDS = (0.1, 4.0)
 """How slow and how quick a motion may be played."""
+PICTURES_PER_S = 30.0
+"""A motion with fewer frames, or one that is slowed down, is shown between its frames, too."""
 MAX_GAZE_RAD = 0.6
 """Eyes do not turn farther from straight ahead, whatever they look at."""
 _FARTHEST_M = 1e4
+_NEARLY_WHOLE = 0.9
+"""A motion of nearly enough frames (29.97 for 30) is shown frame by frame."""
 COLOURS: Mapping[str, tuple[float, float, float]] = {
     "grey": (0.5, 0.5, 0.5),
     "white": (1.0, 1.0, 1.0),
@@ -94,8 +98,9 @@ def colour(name: str) -> tuple[float, float, float]:
 class Moment:
     """What the avatar does at one time; equal keys mean equal pictures."""
 
-    key: tuple[int, int]
+    key: tuple[int, float]
     frame: int
+    """The last frame that has begun; ``motion`` may lie between it and the next."""
     playing: bool
     motion: Motion
     """One frame."""
@@ -136,7 +141,7 @@ class Session:
         self._overrides: dict[str, float] = {}
         self._turns: dict[str, tuple[float, float, float]] = {}
         self._version = 0
-        self._posed: tuple[tuple[int, int], Splats] | None = None
+        self._posed: tuple[tuple[int, float], Splats] | None = None
 
     @property
     def style(self) -> Style:
@@ -322,27 +327,28 @@ class Session:
         """What the avatar does now."""
         with self._lock:
             position = self._position()
-            frame = min(int(position), self.frames - 1)
             if self._playing and not self._loop and position >= self.frames - 1:
-                self._anchor, self._playing = (float(frame), self._clock()), False
+                self._anchor, self._playing = (float(self.frames - 1), self._clock()), False
                 for heard in tuple(self._listeners.values()):
                     heard()
-            return self.moment_at(frame)
+            step = self._step()
+            return self.moment_at(math.floor(position / step) * step)
 
-    def moment_at(self, frame: int) -> Moment:
-        """What it does at a frame of the motion, with the controls as they are now."""
+    def moment_at(self, position: float) -> Moment:
+        """What it does at a frame of the motion, or between two, with the controls as they are now."""
         with self._lock:
-            motion = self._adjusted(self._motion[frame])
-            return Moment((self._version, frame), frame, self._playing, motion, self._style)
+            frame = min(int(position), self.frames - 1)
+            motion = self._adjusted(_between(self._motion, frame, position - frame))
+            return Moment((self._version, position), frame, self._playing, motion, self._style)
 
-    def next_frame_s(self) -> float | None:
-        """Seconds until the motion shows its next frame; None while it is paused."""
+    def next_moment_s(self) -> float | None:
+        """Seconds until the motion has another moment to show; None while it is paused."""
         with self._lock:
             if not self._playing:
                 return None
-            position = self._position()
+            position, step = self._position(), self._step()
             # A tenth of a millisecond late, so that rounding cannot put the boundary after the wait.
-            return (math.floor(position) + 1 - position) / (self.fps * self._speed) + 1e-4
+            return ((math.floor(position / step) + 1) * step - position) / (self.fps * self._speed) + 1e-4
 
     def splats(self, moment: Moment) -> Splats:
         """The posed avatar; several views of one moment pose it once."""
@@ -368,6 +374,13 @@ class Session:
             return start
         position = start + (self._clock() - at) * self.fps * self._speed
         return position % self.frames if self._loop else min(position, float(self.frames - 1))
+
+    def _step(self) -> float:
+        """Frames of the motion from one picture to the next."""
+        # A video beside the avatar has no pictures between its frames.
+        whole = not self._playing or self._style.compare == "video"
+        step = self.fps * self._speed / PICTURES_PER_S
+        return 1.0 if whole or step > _NEARLY_WHOLE else step
 
     def _adjusted(self, motion: Motion) -> Motion:
         """One frame of motion with the controls on top."""
@@ -400,3 +413,20 @@ class Session:
             pitch = math.atan2(-float(to[1]), math.hypot(float(to[0]), float(to[2])))
             yaw, pitch = (min(max(a, -MAX_GAZE_RAD), MAX_GAZE_RAD) for a in (yaw, pitch))
             joints[j] = math3d.rotvec_to_quat(torch.tensor((-pitch, -yaw, 0.0)))
+
+
+def _between(motion: Motion, frame: int, share: float) -> Motion:
+    """One frame of a motion, or some way from it to the next; the last frame stays until the motion begins again."""
+    here = motion[frame]
+    if share == 0 or frame + 1 >= len(motion):
+        return here
+    after = motion[frame + 1]
+    turn = math3d.quat_slerp(here.T_world_head[:, :4], after.T_world_head[:, :4], share)
+    move = torch.lerp(here.T_world_head[:, 4:], after.T_world_head[:, 4:], share)
+    heard = here.audio if here.audio is None or after.audio is None else torch.lerp(here.audio, after.audio, share)
+    return here.replace(
+        expr=torch.lerp(here.expr, after.expr, share),
+        joints=math3d.quat_slerp(here.joints, after.joints, share),
+        T_world_head=torch.cat((turn, move), -1),
+        audio=heard,
+    )

@@ -37,18 +37,44 @@ def session(person, clock: Clock) -> Session:
 def test_it_starts_paused_on_the_tracked_motion(session: Session, person, clock: Clock) -> None:
     clock.now += 3
     moment = session.moment()
-    assert (moment.frame, moment.playing, session.next_frame_s()) == (0, False, None)
+    assert (moment.frame, moment.playing, session.next_moment_s()) == (0, False, None)
     assert torch.equal(moment.motion.expr, person.motion[0].expr)
 
 
 def test_playing_follows_the_clock_and_loops(session: Session, clock: Clock) -> None:
     session.play()
     shown = []
-    for _ in range(12):
+    for _ in range(14):
         shown.append(session.moment().frame)
-        clock.now += session.next_frame_s()
-    assert shown == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
-    assert session.next_frame_s() == pytest.approx(1 / 25, abs=2e-3)
+        clock.now += session.next_moment_s()
+    # 25 frames of motion make 30 pictures.
+    assert shown == [0, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 0, 0]
+    assert session.next_moment_s() == pytest.approx(1 / 30, abs=2e-3)
+
+
+def test_between_two_frames_it_moves_on(session: Session, person, clock: Clock) -> None:
+    session.play()
+    clock.now += 1.5 / 30
+    moment, (here, after) = session.moment(), (person.motion[0], person.motion[1])
+    share = 25 / 30
+    assert moment.frame == 0
+    assert torch.allclose(moment.motion.expr, torch.lerp(here.expr, after.expr, share))
+    assert torch.allclose(moment.motion.joints, math3d.quat_slerp(here.joints, after.joints, share), atol=1e-6)
+    moved = torch.lerp(here.T_world_head, after.T_world_head, share)
+    assert torch.allclose(moment.motion.T_world_head[:, 4:], moved[:, 4:])
+    clock.now += (9.6 - 1.25) / 25  # the last frame stays until the motion begins again
+    last = session.moment()
+    assert last.frame == 9 and torch.equal(last.motion.expr, person.motion[9].expr)
+
+
+def test_a_quick_motion_and_one_beside_its_video_are_shown_frame_by_frame(session: Session, clock: Clock) -> None:
+    session.play()
+    session.set_speed(2.0)
+    assert session.next_moment_s() == pytest.approx(1 / 50, abs=2e-3)
+    session.set_speed(1.0)
+    session.style = Style(compare="video")
+    clock.now += 1.9 / 25
+    assert session.moment().key[1] == 1
 
 
 def test_without_loop_it_stops_at_the_end_and_play_starts_again(session: Session, clock: Clock) -> None:
@@ -169,7 +195,8 @@ def test_speed_stretches_time_and_keeps_the_place(session: Session, clock: Clock
     assert session.moment().frame == 2
     clock.now += 4 / 25
     assert session.moment().frame == 4
-    assert session.next_frame_s() == pytest.approx(0.8 / 25 / 0.5, abs=2e-3)
+    # At frame 4.2 of a motion of 12.5 frames/s, of which 30 pictures are made: the next is at 11/30 of a second.
+    assert session.next_moment_s() == pytest.approx(11 / 30 - 4.2 / 12.5, abs=2e-3)
     session.set_speed(99)
     assert session.transport.speed == 4.0
 
@@ -258,5 +285,5 @@ def test_any_order_of_controls_leaves_a_session_that_draws(person, steps: list[t
     moment = session.moment()
     assert 0 <= moment.frame < session.frames
     assert bool(torch.isfinite(session.splats(moment).means).all())
-    wait = session.next_frame_s()
+    wait = session.next_moment_s()
     assert wait is None or 0 < wait < 1

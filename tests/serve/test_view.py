@@ -223,14 +223,14 @@ def test_a_slow_picture_of_a_place_already_left_is_not_shown(
     assert view.draw() is not None
 
 
-def test_playing_waits_for_the_next_frame(view: View, session: Session, optics: Optics, clock: Clock) -> None:
+def test_playing_waits_for_the_next_picture(view: View, session: Session, optics: Optics, clock: Clock) -> None:
     view.look(optics.home(96, 96))
     session.play()
-    frames = []
-    for _ in range(3):
-        frames.append(view.draw().moment.frame)
+    positions = []
+    for _ in range(7):
+        positions.append(view.draw().moment.key[1])
         clock.now += view.wait_s()
-    assert frames == [0, 1, 2]
+    assert positions == pytest.approx([0, 5 / 6, 10 / 6, 15 / 6, 20 / 6, 25 / 6, 5])
 
 
 def test_the_picture_keeps_to_the_limit_and_the_canvas_shape(view: View, session: Session, optics: Optics) -> None:
