@@ -77,7 +77,7 @@ def devices(track: Path, most: int) -> None:
     for size in (1, most):
         with tempfile.TemporaryDirectory() as work:
             job = (track, Path(work), config)
-            with avatar.crew(size, steps_of, *job) as crew:
+            with avatar.crew(size, "cpu", steps_of, *job) as crew:
                 print(f"| {size} | {most} | {steps_of(crew, *job):.0f} ms |")
 
 

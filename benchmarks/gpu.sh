@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, in one command, from a fresh checkout on a machine with a driver and nvcc:
-# install, the GPU's tests, NVIDIA's checkers, the benchmark. Ends at the first failure.
+# install, the GPU's tests, NVIDIA's checkers, a whole training, the benchmark. Ends at the first failure.
 # Usage: benchmarks/gpu.sh        GSTH_GPU_VENV names an environment to keep, GSTH_PEERS=0 leaves gsplat out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,4 +30,6 @@ else
     echo "no compute-sanitizer: it comes with the CUDA toolkit"
 fi
 "$venv/bin/python" cuda_ext/report.py "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)"
+rm -rf build/gpu_demo
+time "$venv/bin/python" -m gsth demo --out build/gpu_demo  # trains on the GPU: --device is auto
 "$venv/bin/python" benchmarks/raster_gpu.py

@@ -2,11 +2,11 @@
 
     python benchmarks/viewer.py me.avatar --out benchmarks/results/viewer.json
 
-Prints a table: time until the page shows the avatar, frames per second that the session gives and that reach the
-page, time from a slider's change to a changed picture in the page, and how far sound and clock are apart. Pictures
-are 512 px high and stay so, but for the line that says otherwise. What reaches the page cannot be quicker than the
-session's pictures (30 a second; a motion of fewer frames is shown between them, too). Chromium draws its page in software on the same cores, which
-takes more of them than the server does.
+Prints a table: time until the page shows the avatar, frames per second that the session gives and that reach the page,
+time from a slider's change to a changed picture in the page, and how far sound and clock are apart. Pictures are 512
+px high and stay so, but for the line that says otherwise. What reaches the page cannot be quicker than the session's
+pictures (30 a second; a motion of fewer frames is shown between them, too). Chromium draws its page in software on the
+same cores, which takes more of them than the server does.
 """
 
 from __future__ import annotations

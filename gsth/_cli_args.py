@@ -152,14 +152,24 @@ def train() -> type[Any]:
     out = ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")])
     devices = (
         "devices",
-        Annotated[int, arg(help="Processes that share the frames of each training step: give --avatar.batch, too.")],
+        Annotated[
+            int, arg(help="Processes (GPUs) that share the frames of each training step; give --avatar.batch, too.")
+        ],
         1,
+    )
+    device = (
+        "device",
+        Annotated[
+            Literal["auto", "cpu", "cuda"],
+            arg(help="Where splats are trained; auto takes the GPU where one can be used."),
+        ],
+        "auto",
     )
     view = ("view", Annotated[bool, arg(help="Show the avatar in the live viewer while it forms.")], False)
     return _with_presets(
         "Train",
         [clip, out, _CONSENT],
-        [devices, view],
+        [devices, device, view],
         "Track a video, train an avatar on it, and score it on the part it never saw.\n\n"
         "A preset and its settings come last: gsth train me.mp4 --out me.avatar quick --avatar.steps 800. Without a "
         "preset it is standard. An interrupted run goes on when the same command is given again.",

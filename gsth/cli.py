@@ -41,7 +41,8 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
     args: Any = _cli_args.parse("train", _cli_args.train(), argv)
-    events = pipeline.train(args.clip, args.out, args.preset, _consent(args.consent), args.devices)
+    order = pipeline.Order(args.preset, _consent(args.consent), args.devices, args.device)
+    events = pipeline.train(args.clip, args.out, order)
     if not args.view:
         return events
     from gsth.serve import app, watch

@@ -45,6 +45,8 @@ class Order:
     """That the person who is shown agreed; recorded in the avatar."""
     devices: int = 1
     """Processes that share the frames of each training step."""
+    device: str = "auto"
+    """Where splats are trained: "cpu", "cuda", or "auto" for the GPU where one can be used."""
 
 
 def work_folder(out: Path) -> Path:
@@ -52,27 +54,26 @@ def work_folder(out: Path) -> Path:
     return out.with_name(out.name + ".work")
 
 
-def train(clip_path: Path, out: Path, config: TrainConfig, consent: Consent, devices: int = 1) -> Iterator[Event]:
+def train(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
     """Make the avatar artifact ``out`` from a video; goes on where a killed run stopped.
 
     Args:
         clip_path: Video of one person.
         out: The avatar.
-        config: How to track and train.
-        consent: That the person agreed; recorded in the avatar (``gsth.provenance.SYNTHETIC`` for gsth's own actor).
-        devices: Processes that share the frames of each training step, ``config.avatar.batch`` of them; how many says
-            nothing of the result. With more than one, a script must start under ``if __name__ == "__main__":``.
+        order: How to track and train. Neither ``devices`` nor ``device`` changes what comes out, but for the rounding
+            of sums. With more than one of ``devices``, a script must start under ``if __name__ == "__main__":``.
 
     Raises:
         InputError: The video cannot be used, ``out`` is something else than an avatar, or ``devices`` does not fit.
+        BackendError: ``device`` cannot be used; says why.
     """
     from gsth import artifacts, avatar
 
     artifacts.check_out(out, "avatar")
-    avatar.check_crew(devices, config.avatar.batch)
+    avatar.check_crew(order.devices, order.config.avatar.batch, order.device)
     with artifacts.lock(work_folder(out)):
         for _, stage in STAGES:
-            for event in stage(clip_path, out, Order(config, consent, devices)):
+            for event in stage(clip_path, out, order):
                 if not isinstance(event, Done) or stage is score_stage:
                     yield event
 
@@ -146,7 +147,7 @@ def _tracked(clip: Clip, folder: Path, config: TrackConfig) -> Iterator[Event]:
 def _trained(work: Path, order: Order) -> Iterator[Event]:
     from gsth import avatar
 
-    with avatar.crew(order.devices, _follow, work, order.config) as crew:
+    with avatar.crew(order.devices, order.device, _follow, work, order.config) as crew:
         for event in _fitted(crew, work, order.config):
             if not isinstance(event, Done):
                 yield event
@@ -371,7 +372,8 @@ def demo(out: Path) -> Iterator[Event]:
         yield from (e for e in synth.film(synth.SynthConfig(), clip) if not isinstance(e, Done))
     scores: dict[str, float] = {}
     if not artifacts.is_kind(avatar_path, "avatar"):
-        for event in train(clip, avatar_path, presets(TrainConfig, "train")["quick"], provenance.SYNTHETIC):
+        order = Order(presets(TrainConfig, "train")["quick"], provenance.SYNTHETIC)
+        for event in train(clip, avatar_path, order):
             scores = event.values if isinstance(event, Done) else scores
             if not isinstance(event, Done):
                 yield event

@@ -124,13 +124,14 @@ def test_presets_and_their_settings_reach_the_pipeline(monkeypatch: pytest.Monke
         ["standard"],
         [],
         ["quick"],
-        ["--devices", "2", "quick", "--avatar.steps", "7", "--track.size", "128"],
+        ["--devices", "2", "--device", "cpu", "quick", "--avatar.steps", "7", "--track.size", "128"],
     ):
         assert cli.run(["train", "me.mp4", "--out", "me.avatar", "--consent", "I am me", *argv]) == 0
-    assert all(clip == Path("me.mp4") and out == Path("me.avatar") for clip, out, *_ in got)
-    assert {consent.statement for *_, consent, _ in got} == {"I am me"}
-    assert [devices for *_, devices in got] == [1, 1, 1, 2]
-    configs = [config for _, _, config, *_ in got]
+    assert all(clip == Path("me.mp4") and out == Path("me.avatar") for clip, out, _ in got)
+    orders = [order for _, _, order in got]
+    assert {order.consent.statement for order in orders} == {"I am me"}
+    assert [(order.devices, order.device) for order in orders] == [(1, "auto")] * 3 + [(2, "cpu")]
+    configs = [order.config for order in orders]
     assert configs[:3] == [presets["standard"], presets["standard"], presets["quick"]]
     assert (configs[3].avatar.steps, configs[3].track.size) == (7, 128)
     assert configs[3].avatar.splats == presets["quick"].avatar.splats

@@ -160,12 +160,8 @@ def test_no_memory(clip: Path) -> None:
     assert "too little free memory" in ran.stderr and "fewer splats" in ran.stderr and "Traceback" not in ran.stderr
     assert RESUMES in ran.stderr.lower() and "going on with the track" in ran.stdout
     assert not clip.with_name("a.avatar").exists() and not list(clip.parent.rglob("*.part"))
-    again = pipeline.train(
-        clip,
-        clip.with_name("a.avatar"),
-        small_work.config(splats=150_000, max_splats=150_000, checkpoint_every=1),
-        SYNTHETIC,
-    )
+    order = pipeline.Order(small_work.config(splats=150_000, max_splats=150_000, checkpoint_every=1), SYNTHETIC)
+    again = pipeline.train(clip, clip.with_name("a.avatar"), order)
     assert "going on with the track" in str(next(again))
     assert isinstance(next(again), Saved)  # the first step is done
     again.close()
@@ -267,7 +263,7 @@ def test_two_runs_on_one_folder(clip: Path, whole: Avatar, capsys: pytest.Captur
 def test_clock_set_back(clip: Path, whole: Avatar, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outcome: nothing; the newest checkpoint is the one of the latest step, whatever the files' times say, and time
     left is counted by a clock that nobody sets."""
-    events = pipeline.train(clip, clip.with_name("a.avatar"), small_work.config(), SYNTHETIC)
+    events = pipeline.train(clip, clip.with_name("a.avatar"), pipeline.Order(small_work.config(), SYNTHETIC))
     for event in events:
         if isinstance(event, Step) and event.done == 20:
             events.close()

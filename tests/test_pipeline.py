@@ -71,14 +71,14 @@ def short_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(film: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """An avatar of the actor by the preset ``quick``, and its scores."""
     out = tmp_path_factory.mktemp("quick") / "actor.avatar"
-    return out, last(pipeline.train(film, out, QUICK, SYNTHETIC))
+    return out, last(pipeline.train(film, out, pipeline.Order(QUICK, SYNTHETIC)))
 
 
 @pytest.fixture(scope="module")
 def tiny(short_film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An avatar that was hardly trained."""
     out = tmp_path_factory.mktemp("tiny") / "tiny.avatar"
-    last(pipeline.train(short_film, out, TINY, SYNTHETIC))
+    last(pipeline.train(short_film, out, pipeline.Order(TINY, SYNTHETIC)))
     return out
 
 
@@ -201,12 +201,14 @@ def test_killed_training_goes_on(short_film: Path, tmp_path: Path) -> None:
         pipeline.train(
             short_film,
             whole,
-            replace(
-                QUICK,
-                track=replace(QUICK.track, size=128),
-                avatar=replace(QUICK.avatar, steps=300, checkpoint_every=20),
+            pipeline.Order(
+                replace(
+                    QUICK,
+                    track=replace(QUICK.track, size=128),
+                    avatar=replace(QUICK.avatar, steps=300, checkpoint_every=20),
+                ),
+                SYNTHETIC,
             ),
-            SYNTHETIC,
         )
     )
     a, b = Avatar.load(out), Avatar.load(whole)

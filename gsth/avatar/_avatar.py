@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,6 +122,13 @@ class Avatar:
     def shaped(self) -> ShapedHead:
         """The head model in this person's shape."""
         return self.head.shaped(self.identity)
+
+    def to(self, device: torch.device | str) -> Avatar:
+        """The same avatar, to be posed and drawn on a device."""
+        coins = ("identity", "splats", "cameras", "motion", "plate", "correctives", "landmark_motion", "unseen")
+        moved = {n: v.to(device) for n in coins if (v := getattr(self, n)) is not None}
+        field = None if self.field is None else copy.deepcopy(self.field).to(device)
+        return dataclasses.replace(self, head=self.head.to(device), field=field, **moved)
 
     def pose(self, motion: Motion) -> Splats:
         """Splats of one frame, world frame.

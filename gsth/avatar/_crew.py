@@ -27,8 +27,10 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from gsth import render
 from gsth.errors import BackendError, DivergedError, InputError
 
+DEVICES = ("auto", "cpu", "cuda")
 _PATIENCE = datetime.timedelta(days=1)
 """How long the others wait for one that is busy; one that has ended is noticed at once."""
 
@@ -43,6 +45,8 @@ class Crew:
     """Known to the leader."""
     threads: int = 0
     """Of all together."""
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
+    """Where this process computes."""
 
     @property
     def leads(self) -> bool:
@@ -61,7 +65,7 @@ class Crew:
         """
         if self.size == 1:
             return
-        flat = torch.cat([t.flatten() for t in tensors])
+        flat = torch.cat([t.flatten().cpu() for t in tensors])
         with self._together():
             dist.all_reduce(flat)
         for t, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
@@ -94,16 +98,47 @@ class Crew:
             raise BackendError(text) from error
 
 
-def check_crew(size: int, batch: int) -> None:
+def device_of(name: str, rank: int = 0) -> torch.device:
+    """Where a process of a training computes.
+
+    Args:
+        name: "cpu"; "cuda", each process on a GPU of its own; "auto", the GPU where gsth's kernels or gsplat run on it,
+            else the processor.
+        rank: Of the process.
+
+    Raises:
+        BackendError: The GPU is asked for and cannot be used; says why.
+        InputError: No such name.
+    """
+    if name not in DEVICES:
+        raise InputError(f"device is {name!r}; want {', '.join(DEVICES)}")
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        why = f"torch {torch.__version__} finds no GPU here"
+    else:
+        reasons = {n: r for n, r in render.backends("cuda").items() if n != "torch_ref"}
+        if None in reasons.values():
+            return torch.device("cuda", rank)
+        why = "; ".join(f"{n}: {r}" for n, r in reasons.items())
+    if name == "cuda":
+        raise BackendError(f"training on the GPU is not possible: {why}; gsth doctor says more")
+    return torch.device("cpu")
+
+
+def check_crew(size: int, batch: int, device: str = "auto") -> None:
     """Say no before long work where ``size`` processes cannot share this machine, or steps of ``batch`` frames.
 
     Raises:
         InputError: The reason.
-        BackendError: Processes cannot talk to each other here.
+        BackendError: Processes cannot talk to each other here, or the device cannot be used.
     """
-    threads = torch.get_num_threads()
-    if not 1 <= size <= threads:
-        raise InputError(f"devices is {size}; want 1 to {threads}, the number of processors that torch may use here")
+    if device_of(device).type == "cuda":
+        most, what = torch.cuda.device_count(), "the number of GPUs; --device cpu counts processors"
+    else:
+        most, what = torch.get_num_threads(), "the number of processors that torch may use here"
+    if not 1 <= size <= most:
+        raise InputError(f"devices is {size}; want 1 to {most}, {what}")
     if batch % size:
         raise InputError(
             f"a step takes batch = {batch} frame(s), which {size} processes cannot share evenly; want a multiple, for "
@@ -115,11 +150,12 @@ def check_crew(size: int, batch: int) -> None:
 
 
 @contextlib.contextmanager
-def crew(size: int, follow: Callable[..., None], *args: Any) -> Iterator[Crew]:
+def crew(size: int, device: str, follow: Callable[..., None], *args: Any) -> Iterator[Crew]:
     """This process as the leader of ``size``, which share its threads; the others end with the block.
 
     Args:
         size: 1: no other is started.
+        device: As for ``device_of``.
         follow: What the others do: ``follow(crew, *args)``, a function that can be imported; GsthErrors that all
             processes meet are left to the leader.
         args: What can be pickled, and small: paths and settings.
@@ -128,14 +164,14 @@ def crew(size: int, follow: Callable[..., None], *args: Any) -> Iterator[Crew]:
         BackendError: Another process could not be started.
     """
     if size == 1:
-        yield Crew()
+        yield Crew(device=device_of(device))
         return
     threads = torch.get_num_threads()
     context, others = multiprocessing.get_context("spawn"), []
     with tempfile.TemporaryDirectory() as folder:
         try:
             for rank in range(1, size):
-                job = (Crew(rank, size), Path(folder), threads // size, follow, args)
+                job = (Crew(rank, size, device=device_of(device, rank)), Path(folder), threads // size, follow, args)
                 others.append(context.Process(target=_follow, args=job, name=f"gsth train {rank}", daemon=True))
                 others[-1].start()
             torch.set_num_threads(threads // size)
@@ -143,7 +179,7 @@ def crew(size: int, follow: Callable[..., None], *args: Any) -> Iterator[Crew]:
                 if text := _lost(others):
                     raise BackendError(text)
                 time.sleep(0.02)
-            leader = Crew(0, size, tuple(others), threads)
+            leader = Crew(0, size, tuple(others), threads, device_of(device))
             _meet(leader, Path(folder))
             yield leader
         finally:

@@ -20,8 +20,8 @@ class GradientRecord:
     seen: Tensor
 
     @classmethod
-    def empty(cls, n: int) -> GradientRecord:
-        return cls(torch.zeros(n), torch.zeros(n))
+    def empty(cls, n: int, device: torch.device | str = "cpu") -> GradientRecord:
+        return cls(torch.zeros(n, device=device), torch.zeros(n, device=device))
 
     def add(self, rendered: Rendered) -> None:
         """Take in one frame after its backward pass."""

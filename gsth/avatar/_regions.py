@@ -58,7 +58,7 @@ REGIONS = (
 
 def region_of_faces(head: HeadModel) -> Tensor:
     """Index into REGIONS of every triangle, int64 [f]; what no region names counts as the last (bust)."""
-    owner = torch.full((len(head.faces),), -1, dtype=torch.int64)
+    owner = torch.full((len(head.faces),), -1, dtype=torch.int64, device=head.faces.device)
     for index, region in enumerate(REGIONS):
         for part in region.parts:
             if part in head.parts:
@@ -69,7 +69,7 @@ def region_of_faces(head: HeadModel) -> Tensor:
 
 def per_face(head: HeadModel, attribute: str) -> Tensor:
     """A numeric attribute of each triangle's region, float32 [f]."""
-    table = torch.tensor([getattr(r, attribute) for r in REGIONS], dtype=torch.float32)
+    table = torch.tensor([getattr(r, attribute) for r in REGIONS], dtype=torch.float32, device=head.faces.device)
     return table[region_of_faces(head)]
 
 

@@ -48,6 +48,11 @@ class Voice:
         ]
         return cls(field, torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-12))
 
+    def to(self, device: torch.device) -> None:
+        """Move the field and its moments; parameters stay the same objects."""
+        self.field.to(device)
+        _move_moments(self.optimizer, device)
+
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
         out = {f"field.{n}": w for n, w in self.field.tensors().items()}
@@ -87,12 +92,30 @@ class TrainState:
     """The audio field in training."""
     step: int = 0
 
+    def to(self, device: torch.device) -> None:
+        """Move what a step of the optimiser reads and writes; the motion's corrections, which are small, stay."""
+        for p in self.params.values():
+            p.data = p.data.to(device)
+        _move_moments(self.optimizer, device)
+        self.record = _density.GradientRecord(self.record.total.to(device), self.record.seen.to(device))
+        for name in ("face_ids", "lent", "pull", "height"):
+            setattr(self, name, getattr(self, name).to(device))
+        if self.voice is not None:
+            self.voice.to(device)
+
     def rigged(self) -> RiggedSplats:
         """The splats as they are now; differentiable."""
         p = self.params
         return RiggedSplats(
             self.face_ids, p["means_tri"], p["quats_tri"], p["log_scales"], p["logit_opacities"], p["sh"]
         )
+
+
+def _move_moments(optimizer: torch.optim.Adam, device: torch.device) -> None:
+    """The fused Adam wants its count of steps on the parameters' device, too."""
+    for moments in optimizer.state.values():
+        for key, value in moments.items():
+            moments[key] = value.to(device)
 
 
 def fresh(motion: Motion, face_ids: Tensor, params: dict[str, Tensor], generator: torch.Generator) -> TrainState:

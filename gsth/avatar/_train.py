@@ -41,10 +41,14 @@ _FIELD_FROM = 0.4
 
 @dataclass(frozen=True)
 class _Scene:
-    """What training looks at and never changes."""
+    """What training looks at and never changes; all but the track and the head lies on the device that draws."""
 
     track: Track
     head: HeadModel
+    device: torch.device
+    view: Cameras
+    """The track's camera."""
+    plate: Tensor | None
     shaped: head.ShapedHead
     train_frames: Tensor
     """Indices of the frames that may be trained on, [m]."""
@@ -58,20 +62,22 @@ class _Scene:
     """1 where correctives may move splats, else 0, [f]."""
 
     def cameras(self, scale: float) -> Cameras:
-        cam = self.track.cameras
-        K = cam.Ks * torch.tensor((scale, scale, 1.0))[:, None]
+        cam = self.view
+        K = cam.Ks * torch.tensor((scale, scale, 1.0), device=self.device)[:, None]
         return Cameras(cam.viewmats, K, round(cam.width * scale), round(cam.height * scale))
 
 
 _ALONE = Crew()
+_HOST = torch.device("cpu")
 
 
 def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, crew: Crew = _ALONE) -> Iterator[Event]:
     """Fit an avatar to the first ``train_frames`` frames of a track.
 
-    Checkpoints go to ``work``; a run that was killed goes on from the last one and ends the same. The last event is
-    ``Done`` with the folder of the avatar artifact inside ``work``. In processes of ``crew`` that do not lead, the
-    events end with the last step, and nothing is written.
+    Steps are computed on ``crew.device``; what changes the number of splats or goes to disk comes to the processor
+    between them. Checkpoints go to ``work``; a run that was killed goes on from the last one and ends the same. The
+    last event is ``Done`` with the folder of the avatar artifact inside ``work``. In processes of ``crew`` that do not
+    lead, the events end with the last step, and nothing is written.
 
     Raises:
         InputError: The track is for another head model, or shows no face in the training frames.
@@ -79,7 +85,7 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
         BackendError: A process of the crew, or the GPU, was lost.
     """
     model = head.load(track.identity.head)
-    scene = _scene(track, model, train_frames, config)
+    scene = _scene(track, model, train_frames, config, crew.device)
     work.mkdir(parents=True, exist_ok=True)
     digest = _digest(track, config, train_frames)
     voice = _voice(scene, config)
@@ -90,6 +96,7 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
             state = _start(scene, config, train_frames)
             state.voice = voice
     state = _handed_out(crew, state, scene, voice)
+    state.to(scene.device)
     average = 0.0
     while state.step < config.steps:
         loss, psnr = _one_step(scene, state, config, crew, work)
@@ -99,6 +106,10 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
                 values = {"loss": loss, "psnr_db": average, "splats": float(len(state.face_ids))}
                 yield Step("train", state.step, config.steps, values)
                 yield Formed(state.step, partial(_held, scene, state, train_frames))
+        if not any(due(state.step, config) for due in (_density_due, _settle_due, _checkpoint_due)):
+            continue
+        state.to(_HOST)
+        if crew.leads:
             if _density_due(state.step, config):
                 _state.change_density(state, config)
                 yield Densified(state.step, len(state.face_ids))
@@ -107,8 +118,8 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
                 yield Densified(state.step, len(state.face_ids))
             if _checkpoint_due(state.step, config):
                 yield Saved(_state.save_checkpoint(work, digest, state))
-        if any(due(state.step, config) for due in (_density_due, _settle_due, _checkpoint_due)):
-            state = _handed_out(crew, state, scene, voice)
+        state = _handed_out(crew, state, scene, voice)
+        state.to(scene.device)
     if crew.leads:
         crew.dismiss()
         made = yield from _made(scene, state, config, train_frames)
@@ -130,14 +141,14 @@ def _made(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames: 
     """The avatar of the trained splats, with the motion of frames never seen."""
     made = _avatar(scene, state, train_frames)
     if config.pose_refinement:
-        yield from _track_unseen(scene, state, made)
+        yield from _track_unseen(scene, state, made.to(scene.device))
         made = replace(made, motion=state.refinement.applied(made.motion), landmark_motion=made.motion)
     if config.settle < 1:
         made = replace(made, unseen=_complete.unseen(made, _looked_at(scene, train_frames)))
     return made
 
 
-def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConfig) -> _Scene:
+def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConfig, device: torch.device) -> _Scene:
     shaped = model.shaped(track.identity)
     frames = track.found[:train_frames].nonzero()[:, 0]
     if len(frames) == 0:
@@ -146,7 +157,9 @@ def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConf
     mean, basis = _corrective_basis(features[frames], config.correctives)
     sizes = torch_ref.triangle_frames(shaped.rest, model.faces)[2]
     limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale", "soft")]
-    return _Scene(track, model, shaped, frames, mean, basis, sizes, *limits)
+    plate = None if track.plate is None else track.plate.to(device)
+    tables = [t.to(device) for t in (mean, basis, sizes, *limits)]
+    return _Scene(track, model, device, track.cameras.to(device), plate, shaped.to(device), frames, *tables)
 
 
 def _corrective_basis(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -203,14 +216,14 @@ def _next_frame(scene: _Scene, state: TrainState) -> int:
 
 
 def _target(scene: _Scene, frame: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Picture [h w 3], matte [h w] and background at this scale.
+    """Picture [h w 3], matte [h w] and background at this scale, on the scene's device.
 
     Without a plate the person is trained on mid grey: what moves behind must not be painted onto the splats.
     """
-    image = torch.from_numpy(scene.track.images[frame].copy()).float() / 255
-    matte = torch.from_numpy(scene.track.mattes[frame].copy()).float() / 255
-    plate = scene.track.plate
-    background = torch.full((3,), 0.5)
+    image = torch.from_numpy(scene.track.images[frame].copy()).to(scene.device).float() / 255
+    matte = torch.from_numpy(scene.track.mattes[frame].copy()).to(scene.device).float() / 255
+    plate = scene.plate
+    background = torch.full((3,), 0.5, device=scene.device)
     if plate is None:
         image = image * matte[..., None] + background * (1 - matte[..., None])
     if scale != 1:
@@ -229,7 +242,8 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, crew: Crew
     """A step of the optimiser on ``config.batch`` frames, of which this process draws its share; mean loss and PSNR."""
     frames = [_next_frame(scene, state) for _ in range(config.batch)]
     leaves = [state.refinement.leaf(frame) for frame in frames]
-    seen, told = _density.GradientRecord.empty(len(state.face_ids)), torch.zeros(2)
+    seen = _density.GradientRecord.empty(len(state.face_ids), scene.device)
+    told = torch.zeros(2, device=scene.device)
     for i in crew.share(config.batch):
         loss, drawn, image = _one_frame(scene, state, config, frames[i], leaves[i])
         loss = loss / config.batch
@@ -239,7 +253,7 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, crew: Crew
             told += torch.stack((loss, (drawn.rgb[0] - image).square().mean() / config.batch))
     gradients = _gradients(state, config, frames, leaves)
     crew.sum([*gradients.values(), seen.total, seen.seen, told])
-    if not torch.isfinite(torch.stack([told[0], *(g.sum() for g in gradients.values())])).all():
+    if not torch.isfinite(torch.stack([told[0], *(g.sum().to(scene.device) for g in gradients.values())])).all():
         raise DivergedError(_diagnosis(state, gradients, told[0], work))
     gradients["means_delta"] *= scene.soft[state.face_ids][:, None, None]
     state.record.total += seen.total
@@ -265,6 +279,7 @@ def _one_frame(
     motion: Motion = scene.track.motion[frame]
     if config.pose_refinement:
         motion = state.refinement.apply(motion, leaf)
+    motion = motion.to(scene.device)
     rigged = state.rigged()
     deltas = Correctives(
         scene.corrective_mean, scene.corrective_basis, state.params["means_delta"], state.params["sh_delta"]
@@ -276,7 +291,7 @@ def _one_frame(
     splats = render.rig(carried, scene.shaped.posed(motion))
     rendered = render.render(splats, scene.cameras(scale), background=background)
     h, w = matte.shape
-    weight_map = _losses.pixel_weights(scene.track.landmarks_px[frame] * scale, h, w, config.loss)
+    weight_map = _losses.pixel_weights(scene.track.landmarks_px[frame] * scale, h, w, config.loss).to(scene.device)
     size = scene.face_size[state.face_ids]
     limits = _losses.Bounds.of(state.face_ids, scene.face_size, scene.max_offset, scene.max_scale)
     loss = _losses.picture(rendered, image, matte, weight_map, config.loss)
@@ -284,7 +299,7 @@ def _one_frame(
     around = _losses.Neighbourhood(size, state.lent, state.pull, state.height)
     loss = loss + _losses.priors(rigged, around, config.loss)
     loss = loss + config.loss.corrective * _losses.mean_square(deltas.means_delta, deltas.sh_delta)
-    loss = loss + state.refinement.penalty(leaf) + config.loss.field * said
+    loss = loss + state.refinement.penalty(leaf).to(scene.device) + config.loss.field * said
     return loss, rendered, image
 
 
@@ -293,7 +308,7 @@ def _spoken(
 ) -> tuple[RiggedSplats, Tensor]:
     """The splats as the audio field moves them, and its price; as they are before the field's turn has come."""
     if state.voice is None or not _field_learns(state.step, config):
-        return splats, torch.zeros(())
+        return splats, torch.zeros((), device=scene.device)
     field = state.voice.field
     listeners = Listeners.of(scene.shaped, splats)
     delta = field(field.features(listeners.points), listeners.inside, motion)
@@ -361,14 +376,14 @@ def _track_unseen(scene: _Scene, state: TrainState, made: Avatar) -> Iterator[Ev
     unseen = scene.track.found.nonzero()[:, 0]
     unseen = unseen[unseen >= made.source.train_frames].tolist()
     scale = min(1.0, _UNSEEN_PX / made.cameras.width)
-    cameras = scene.cameras(scale)
+    cameras, tracked = scene.cameras(scale), made.motion.to(_HOST)
     for done, frame in enumerate(unseen, 1):
         image, _, background = _target(scene, frame, scale)
         for _ in range(_UNSEEN_STEPS):
             leaf = state.refinement.leaf(frame)
-            splats = made.pose(state.refinement.apply(made.motion[frame], leaf))
-            drawn = render.render(splats, cameras, background=background)
-            loss = render.l1_ssim_loss(drawn.rgb[0], image) + state.refinement.penalty(leaf)
+            motion = state.refinement.apply(tracked[frame], leaf)
+            drawn = render.render(made.pose(motion.to(scene.device)), cameras, background=background)
+            loss = render.l1_ssim_loss(drawn.rgb[0], image) + state.refinement.penalty(leaf).to(scene.device)
             loss.backward()
             assert leaf.grad is not None
             state.refinement.step(frame, leaf.grad)
@@ -378,17 +393,18 @@ def _track_unseen(scene: _Scene, state: TrainState, made: Avatar) -> Iterator[Ev
 
 def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
     track = scene.track
-    p = {name: value.detach() for name, value in state.params.items()}
+    p = {name: value.detach().to(_HOST) for name, value in state.params.items()}
     correctives = None
     if len(scene.corrective_basis):
-        correctives = Correctives(scene.corrective_mean, scene.corrective_basis, p["means_delta"], p["sh_delta"])
+        mean, basis = scene.corrective_mean.to(_HOST), scene.corrective_basis.to(_HOST)
+        correctives = Correctives(mean, basis, p["means_delta"], p["sh_delta"])
     return Avatar(
         head=scene.head,
         identity=track.identity,
-        splats=state.rigged().replace(**{n: p[n] for n in p if n not in ("means_delta", "sh_delta")}),
+        splats=RiggedSplats(state.face_ids.to(_HOST), **{n: p[n] for n in p if n not in ("means_delta", "sh_delta")}),
         cameras=track.cameras,
         motion=track.motion if state.voice else track.motion.replace(audio=None),
-        field=Field.of(state.voice.field.tensors()) if state.voice else None,
+        field=Field.of({n: t.to(_HOST) for n, t in state.voice.field.tensors().items()}) if state.voice else None,
         source=Source(
             clip_path=track.clip.path,
             sha256=artifacts.sha256(track.clip.path),

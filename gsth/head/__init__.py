@@ -9,7 +9,7 @@ the origin is the pivot of the neck joint. To add one: a file in this room with 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -62,6 +62,11 @@ class HeadModel:
         pivots = self.pivots + torch.einsum("s,sjc->jc", identity.shape, self.pivot_basis)
         return ShapedHead(self, rest, pivots)
 
+    def to(self, device: torch.device | str) -> HeadModel:
+        """The same arrays on a device."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, parts={name: ids.to(device) for name, ids in self.parts.items()}, **moved)
+
     def subset(self, vertex_ids: Tensor) -> HeadModel:
         """The same head on some vertices only, without faces (for fitting landmarks fast)."""
         none = self.faces.new_zeros(0)
@@ -93,6 +98,10 @@ class ShapedHead:
     """Neutral vertices [v 3], model frame."""
     pivots: Tensor
     """[j 3]."""
+
+    def to(self, device: torch.device | str) -> ShapedHead:
+        """The same on a device."""
+        return ShapedHead(self.model.to(device), self.rest.to(device), self.pivots.to(device))
 
     def posed(self, motion: Motion) -> Mesh:
         """Vertices of every frame, differentiable in all of the motion."""

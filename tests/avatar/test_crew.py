@@ -17,8 +17,9 @@ import pytest
 import small_work
 import torch
 
-from gsth import pipeline
+from gsth import pipeline, render
 from gsth.avatar import Avatar, check_crew
+from gsth.avatar._crew import device_of
 from gsth.errors import BackendError, InputError
 from gsth.provenance import SYNTHETIC
 from gsth.types import Densified, Event, Saved, Step
@@ -125,7 +126,8 @@ def test_what_cannot_be_shared_is_refused_before_the_work(tmp_path: Path) -> Non
         3: "devices is 3; want 1 to 2",
         2: r"batch = 3 frame\(s\), which 2 processes cannot share evenly.*--avatar.batch 2",
     }.items():
-        events = pipeline.train(tmp_path / "none.mp4", tmp_path / "a", small_work.config(batch=3), SYNTHETIC, devices)
+        order = pipeline.Order(small_work.config(batch=3), SYNTHETIC, devices)
+        events = pipeline.train(tmp_path / "none.mp4", tmp_path / "a", order)
         with pytest.raises(InputError, match=says):
             next(events)
 
@@ -135,3 +137,25 @@ def test_processes_that_cannot_talk_are_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(BackendError, match="in use by this program already; train with devices 1"):
         check_crew(2, 2)
     check_crew(1, 1)
+
+
+def test_a_gpu_that_cannot_be_used_is_refused_with_the_reason_and_auto_goes_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto").type == device_of("cpu", 3).type == "cpu"
+    with pytest.raises(BackendError, match="not possible: torch .* finds no GPU"):
+        check_crew(1, 1, "cuda")
+    with pytest.raises(InputError, match="device is 'tpu'; want auto, cpu, cuda"):
+        device_of("tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(render, "backends", lambda where: {"native": "no nvcc", "gsplat": "absent", "torch_ref": None})
+    assert device_of("auto").type == "cpu"  # plain torch on a GPU is slower than our kernels on the processor
+    with pytest.raises(BackendError, match="not possible: native: no nvcc; gsplat: absent"):
+        device_of("cuda")
+    monkeypatch.setattr(render, "backends", lambda where: {"native": None, "gsplat": "absent", "torch_ref": None})
+    assert device_of("auto", 2) == device_of("cuda", 2) == torch.device("cuda", 2)
+    check_crew(4, 4)
+    with pytest.raises(InputError, match="devices is 5; want 1 to 4, the number of GPUs"):
+        check_crew(5, 5)

@@ -4,12 +4,14 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import small_work
 import torch
 
-from gsth import render
-from gsth.avatar import Avatar, AvatarConfig, DensityConfig, train
+from gsth import head, render
+from gsth.avatar import Avatar, AvatarConfig, Crew, DensityConfig, _train, train
+from gsth.avatar._crew import device_of
 from gsth.errors import DivergedError, InputError
-from gsth.types import Densified, Done, Saved, Step, Track
+from gsth.types import Cameras, Densified, Done, Rendered, Saved, Splats, Step, Track
 
 CONFIG = AvatarConfig(
     steps=120, splats=400, max_splats=600, correctives=3, checkpoint_every=40, density=DensityConfig(every=20)
@@ -98,3 +100,43 @@ def test_no_face_in_the_training_part(ball_track: Track, tmp_path: Path) -> None
     blind = ball_track.replace(found=torch.zeros_like(ball_track.found))
     with pytest.raises(InputError, match="no face"):
         run(blind, tmp_path)
+
+
+def test_a_step_is_computed_where_the_scene_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device that has no values: torch refuses to mix it with the processor, as it would a GPU."""
+    here, meta = torch.device("cpu"), torch.device("meta")
+    track, config = small_work.track(tmp_path / "clip.mp4"), small_work.config().avatar
+    scenes = {d: _train._scene(track, head.load(), 8, config, d) for d in (here, meta)}
+    state = _train._start(scenes[here], config, 8)
+    for name in ("face_ids", "lent", "pull", "height"):
+        setattr(state, name, getattr(state, name).to(meta))
+    state.params = {name: p.detach().to(meta).requires_grad_() for name, p in state.params.items()}
+
+    def drawn(splats: Splats, cameras: Cameras, *, background: torch.Tensor) -> Rendered:
+        value = splats.means.mean() + splats.sh.mean() + cameras.viewmats.mean() + background.mean()
+        rgb = value + torch.zeros(1, cameras.height, cameras.width, 3, device=meta)
+        return Rendered(rgb, rgb[..., 0], rgb[..., 0], splats.means[None, :, :2], splats.means[None, :, 0])
+
+    monkeypatch.setattr(render, "render", drawn)
+    loss, _, image = _train._one_frame(scenes[meta], state, config, 0, state.refinement.leaf(0))
+    assert loss.device == image.device == meta
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        _train._one_frame(scenes[here], state, config, 0, state.refinement.leaf(0))
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_learns_what_the_processor_learns(tmp_path: Path) -> None:
+    if device_of("auto").type != "cuda":
+        pytest.skip("gsth can use no GPU here")
+    made = {}
+    track, config = small_work.track(tmp_path / "clip.mp4"), small_work.config().avatar
+    for device in ("cpu", "cuda"):
+        *_, done = train(track, config, tmp_path / device, 8, Crew(device=torch.device(device)))
+        made[device] = Avatar.load(done.path)
+    ours, theirs = made.values()
+    assert held_out_psnr(theirs, track) == pytest.approx(held_out_psnr(ours, track), abs=0.2)
+    seen = [
+        render.render(a.to("cuda").pose(a.motion[0].to("cuda")), a.cameras.to("cuda"), background=torch.zeros(3).cuda())
+        for a in (ours, theirs)
+    ]
+    assert seen[0].rgb.device.type == "cuda" and float((seen[0].rgb - seen[1].rgb).abs().mean()) < 0.01

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import pytest
+import small_work
 import torch
 from render_scenes import FIELDS, in_double, make_cameras, make_splats, noise, run
 from test_native import rigged
 from torch import Tensor
 
+from gsth import avatar, head, render
+from gsth.avatar import _train
 from gsth.errors import BackendError, InputError
-from gsth.render import _cuda_ops, cuda, torch_ref
+from gsth.render import _cuda_ops, cuda, native, torch_ref
 from gsth.types import Cameras, Mesh, Splats
 
 ORDERS = {"forward": 0, "backward": 1, "shuffled": 2}
@@ -314,3 +318,21 @@ def test_operators_obey_torch(cuda_device: str) -> None:
     torch.library.opcheck(_cuda_ops.rig, (*leaves, ids, faces, cuda._owners(ids, faces, 30)))
     image = torch.rand(9, 9, 3, device=cuda_device).requires_grad_()
     torch.library.opcheck(_cuda_ops.l1_ssim, (image, torch.rand_like(image), None, 0.2, True))
+
+
+def test_training_by_these_kernels_learns_what_the_processor_learns(
+    emulated: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole steps: rig, picture, loss and all gradients."""
+    track = small_work.track(tmp_path / "clip.mp4")
+    config = small_work.config(steps=6, splats=300, max_splats=300, coarse_until=0.0, settle=1.0).avatar
+    made = []
+    for module in (native, cuda):
+        monkeypatch.setattr(render, "_module", lambda *_, module=module: module)
+        *_, done = avatar.train(track, config, tmp_path / module.__name__, 8)
+        made.append(avatar.Avatar.load(done.path))
+    start = _train._start(_train._scene(track, head.load(), 8, config, torch.device("cpu")), config, 8)
+    for name in ("means_tri", "log_scales", "sh"):
+        ours, theirs = (getattr(a.splats, name) for a in made)
+        moved = (ours - start.params[name].detach()).abs().mean()
+        assert float(moved) > 1e-3 and float((ours - theirs).abs().mean()) < 0.02 * float(moved)
