@@ -78,7 +78,7 @@ class View:
         self._orbit: Orbit | None = None
         self._taken: Orbit | None = None
         self._moved_at = -math.inf
-        self._shown: tuple[object, int] | None = None
+        self._shown: tuple[tuple[Orbit, tuple[int, float]], int] | None = None
         """Content of the last picture, and its height."""
         self._full = False
         self._costs: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
@@ -109,7 +109,8 @@ class View:
 
     def wait_s(self) -> float | None:
         """How long until there may be something to draw, if nothing changes before; None: for ever."""
-        tick = None if self.asleep else self._session.next_moment_s()
+        shown = None if self._shown is None else self._shown[0][1]
+        tick = None if self.asleep else self._session.next_moment_s(shown)
         if tick is not None or self._shown is None or self._full:
             return tick
         return max(0.0, self._moved_at + SETTLE_S - self._clock())

@@ -341,14 +341,17 @@ class Session:
             motion = self._adjusted(_between(self._motion, frame, position - frame))
             return Moment((self._version, position), frame, self._playing, motion, self._style)
 
-    def next_moment_s(self) -> float | None:
-        """Seconds until the motion has another moment to show; None while it is paused."""
+    def next_moment_s(self, shown: tuple[int, float] | None = None) -> float | None:
+        """Seconds until the motion has another moment to show than that of this key; None while it is paused."""
         with self._lock:
             if not self._playing:
                 return None
             position, step = self._position(), self._step()
+            tick = math.floor(position / step)
+            if shown is not None and shown != (self._version, tick * step):
+                return 0.0  # that one took longer to draw than it lasts
             # A tenth of a millisecond late, so that rounding cannot put the boundary after the wait.
-            return ((math.floor(position / step) + 1) * step - position) / (self.fps * self._speed) + 1e-4
+            return ((tick + 1) * step - position) / (self.fps * self._speed) + 1e-4
 
     def splats(self, moment: Moment) -> Splats:
         """The posed avatar; several views of one moment pose it once."""

@@ -233,6 +233,18 @@ def test_playing_waits_for_the_next_picture(view: View, session: Session, optics
     assert positions == pytest.approx([0, 5 / 6, 10 / 6, 15 / 6, 20 / 6, 25 / 6, 5])
 
 
+def test_a_picture_that_took_too_long_is_followed_at_once(
+    view: View, session: Session, optics: Optics, clock: Clock
+) -> None:
+    view.look(optics.home(96, 96))
+    session.play()
+    assert view.draw() is not None
+    clock.now += 1.5 / 30
+    assert view.wait_s() == 0
+    assert view.draw() is not None
+    assert view.wait_s() == pytest.approx(0.5 / 30, abs=1e-3)
+
+
 def test_the_picture_keeps_to_the_limit_and_the_canvas_shape(view: View, session: Session, optics: Optics) -> None:
     session.style = Style(max_height=50)
     view.look(optics.home(400, 200))
