@@ -1,5 +1,5 @@
-"""The page's own line to the server: sound, microphone, files, shortcuts, addresses. A WebSocket on loopback, and the
-few files that the page's script needs; the door stands before both."""
+"""The page's own line to the server: pictures, sound, microphone, files, shortcuts, addresses. A WebSocket on loopback,
+and the few files that the page's script needs; the door stands before both."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ _TYPES = {
     ".bin": "application/octet-stream",
 }
 _START_S = 20.0
+_SEND_S = 10.0
 T = TypeVar("T")
 
 
@@ -90,6 +91,17 @@ class Link:
         for page in pages:
             if page is not None and self._thread.is_alive():
                 self._loop.call_soon_threadsafe(self._post, page, text)
+
+    def picture(self, visitor: int, jpeg: bytes) -> bool:
+        """Show one page a picture; whether it went out. Returns when there is room for another on the line."""
+        page = self._pages.get(visitor)
+        if page is None or not self._thread.is_alive():
+            return False
+        try:
+            asyncio.run_coroutine_threadsafe(page.send(jpeg), self._loop).result(_SEND_S)
+        except Exception:  # websockets' errors: the page has gone, or its line stands still
+            return False
+        return True
 
     def _post(self, page: Any, text: str) -> None:
         task = self._loop.create_task(_told(page, text))

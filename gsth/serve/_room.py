@@ -21,7 +21,7 @@ from gsth.serve._panel import Panel
 from gsth.serve._range import TrainedRange
 from gsth.serve._sources import kind_of
 from gsth.serve._view import View
-from gsth.serve.protocol import Hello, Hush, Key, Message, Player
+from gsth.serve.protocol import Hello, Hush, Key, Message, Player, Shown
 from gsth.serve.session import SPEEDS, TURNABLE, Session, Style
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 
 _JPEG_QUALITY = {True: 90, False: 75}
 """Of full-size pictures, and of those that are soon replaced."""
+_UNDER_WAY = 2
+"""Pictures on their way to one page: while one is decoded there, the next is drawn here."""
+_NO_ANSWER_S = 1.0
+"""A page that does not say what it shows, being in the background or on a slow line, gets a picture so often."""
+_NO_LINE_S = 0.5
 _FOLLOW_S = 0.125
 _CLOCK_S = 1.0
 _SOUNDS = 8
@@ -70,7 +75,7 @@ class Room:
         """A visitor's browser is there."""
         client.gui.add_html(f'<i data-gsth-visitor="{client.client_id}" style="display:none"></i>')
         view = View(self.session, Painter(self.optics, self._other))
-        self._visitors[client.client_id] = Visitor(client, view, self._sent)
+        self._visitors[client.client_id] = Visitor(client, view, self._link, self._sent)
 
     def leave(self, visitor: int) -> None:
         """A visitor has gone."""
@@ -133,6 +138,7 @@ class Room:
         if isinstance(message, Hello):
             here.client.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=message.dark)
             here.dark = message.dark
+            here.arrived()
             self._tell_clock()
             if message.state:
                 self.restore(protocol.unpack_state(message.state), here)
@@ -140,6 +146,8 @@ class Room:
             self._key(here, message.name)
         elif isinstance(message, Hush):
             self.panel.drive.hush()
+        elif isinstance(message, Shown):
+            here.saw()
         elif isinstance(message, Player):
             here.view.asleep = message.on
             here.view.changed.set()
@@ -322,11 +330,13 @@ class Room:
 class Visitor:
     """Draws for one browser in a thread of its own."""
 
-    def __init__(self, client: viser.ClientHandle, view: View, sent: Any) -> None:
-        """Begin to draw; ``sent(visitor, picture, send_ms)`` hears of every picture."""
-        self.client, self.view, self._sent = client, view, sent
+    def __init__(self, client: viser.ClientHandle, view: View, link: Link, sent: Any) -> None:
+        """Begin to draw once the page has a line; ``sent(visitor, picture, send_ms)`` hears of every picture."""
+        self.client, self.view, self._link, self._sent = client, view, link, sent
         self.dark = True
         self._gone = threading.Event()
+        self._room = threading.Condition()
+        self._under_way = 0
         client.camera.on_update(lambda _: self._look())
         self._look()
         self._thread = threading.Thread(target=self._serve, name=f"gsth-view-{client.client_id}", daemon=True)
@@ -337,7 +347,21 @@ class Visitor:
         self._gone.set()
         self.view.close()
         self.view.changed.set()
+        self.saw()
         self._thread.join(timeout=5)
+
+    def arrived(self) -> None:
+        """The page has a line, maybe a new one: nothing is under way to it, and it shows nothing yet."""
+        with self._room:
+            self._under_way = 0
+            self._room.notify()
+        self.view.again()
+
+    def saw(self) -> None:
+        """A picture that was under way has been shown."""
+        with self._room:
+            self._under_way = max(0, self._under_way - 1)
+            self._room.notify()
 
     def _look(self) -> None:
         camera = self.client.camera
@@ -351,11 +375,13 @@ class Visitor:
                 picture = self.view.draw()
                 if picture is not None and not self._gone.is_set():
                     start = time.perf_counter()
-                    self.client.scene.set_background_image(
-                        picture.rgb.numpy(), format="jpeg", jpeg_quality=_JPEG_QUALITY[picture.full]
-                    )
-                    self.client.flush()
-                    self._sent(self.client.client_id, picture, 1e3 * (time.perf_counter() - start))
+                    if self._link.picture(self.client.client_id, _jpeg(picture)):
+                        self._sent(self.client.client_id, picture, 1e3 * (time.perf_counter() - start))
+                        self._await_room()
+                    else:
+                        self.view.again()
+                        self.view.changed.clear()  # until the page's line is there: it says hello
+                        self.view.changed.wait(_NO_LINE_S)
                 self.view.changed.wait(self.view.wait_s())
                 self.view.changed.clear()
         except Exception as e:
@@ -363,6 +389,20 @@ class Visitor:
                 return
             log.exception("drawing for visitor %d failed", self.client.client_id)
             self.client.add_notification("Drawing failed", f"{e} Reload the page to try again.", color="red")
+
+    def _await_room(self) -> None:
+        """Let no more than ``_UNDER_WAY`` pictures be on their way: older ones would only delay the newest."""
+        with self._room:
+            self._under_way += 1
+            self._room.wait_for(lambda: self._under_way < _UNDER_WAY or self._gone.is_set(), _NO_ANSWER_S)
+
+
+def _jpeg(picture: Picture) -> bytes:
+    from PIL import Image
+
+    held = io.BytesIO()
+    Image.fromarray(picture.rgb.numpy()).save(held, "jpeg", quality=_JPEG_QUALITY[picture.full])
+    return held.getvalue()
 
 
 def _table(state: dict[str, Any], name: str) -> dict[str, Any]:

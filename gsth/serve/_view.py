@@ -103,6 +103,11 @@ class View:
         """The newest camera."""
         return self._orbit
 
+    def again(self) -> None:
+        """Draw anew: the page has lost what it showed."""
+        self._shown = None
+        self.changed.set()
+
     def close(self) -> None:
         """Stop listening to the session."""
         self._unlisten()

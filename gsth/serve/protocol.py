@@ -1,7 +1,8 @@
-"""What page and server tell each other besides pictures, as typed messages; nothing else is accepted.
+"""What page and server tell each other, as typed messages; nothing else is accepted.
 
 Text messages are JSON objects whose ``do`` names the message. A ``File`` is followed by one binary message that holds
-it; while a page listens (``Listen`` until ``Hush``), binary messages are pieces of sound.
+it; while a page listens (``Listen`` until ``Hush``), binary messages are pieces of sound. Binary messages to a page are
+pictures, JPEG.
 """
 
 from __future__ import annotations
@@ -89,7 +90,12 @@ class Player(Message):
     on: bool
 
 
-MESSAGES = {c.__name__.lower(): c for c in (Hello, Key, File, Listen, Hush, Player)}
+@dataclass(frozen=True)
+class Shown(Message):
+    """The oldest picture that was under way is on the page, or could not be read."""
+
+
+MESSAGES = {c.__name__.lower(): c for c in (Hello, Key, File, Listen, Hush, Player, Shown)}
 
 
 def parse(text: str) -> Message:

@@ -22,6 +22,7 @@ from watching import until
 from gsth import media
 from gsth.serve import protocol
 from gsth.serve._paint import Painter
+from gsth.serve._room import Visitor
 from gsth.serve._view import View
 from gsth.serve.app import Page, ViewConfig
 
@@ -107,7 +108,14 @@ class Guest:
 
     def __init__(self) -> None:
         self.downloads: list[str] = []
-        self.camera = SimpleNamespace()
+        self.camera = SimpleNamespace(
+            position=(0.0, 0.0, 0.0),
+            wxyz=(1.0, 0.0, 0.0, 0.0),
+            fov=0.4,
+            image_width=96,
+            image_height=96,
+            on_update=lambda _: None,
+        )
         self.gui = SimpleNamespace(configure_theme=lambda **_: None)
 
     def atomic(self) -> Any:
@@ -125,9 +133,8 @@ def guest(person: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     with Page(person, ViewConfig(port=0)) as page:
         room, guest = page.room, Guest()
         view = View(room.session, Painter(room.optics))
+        room._visitors[7] = Visitor(guest, view, room._link, room._sent)  # type: ignore[arg-type]
         view.look(room.optics.home(96, 96))
-        here = SimpleNamespace(client=guest, view=view, dark=True, stop=lambda: None)
-        room._visitors[7] = here  # type: ignore[assignment]
         page._rooms[7] = room
         yield page, guest
 

@@ -233,6 +233,14 @@ def test_playing_waits_for_the_next_picture(view: View, session: Session, optics
     assert positions == pytest.approx([0, 5 / 6, 10 / 6, 15 / 6, 20 / 6, 25 / 6, 5])
 
 
+def test_a_page_that_lost_its_picture_gets_it_again(view: View, optics: Optics) -> None:
+    view.look(optics.home(96, 96))
+    assert view.draw() is not None and view.draw() is None
+    view.changed.clear()
+    view.again()
+    assert view.changed.is_set() and view.draw() is not None
+
+
 def test_a_picture_that_took_too_long_is_followed_at_once(
     view: View, session: Session, optics: Optics, clock: Clock
 ) -> None:

@@ -1,4 +1,4 @@
-// What the viewer's page does itself: sound in step with the pictures, microphone, files, shortcuts, address, and the
+// What the viewer's page does itself: pictures, sound in step with them, microphone, files, shortcuts, address, and the
 // browser's own drawing. It talks with gsth.serve._link; messages: gsth/serve/protocol.py.
 (() => {
   "use strict";
@@ -39,7 +39,7 @@
     line = new WebSocket(`${scheme}://${location.host}/gsth/line`);
     line.binaryType = "arraybuffer";
     line.onopen = () => hello();
-    line.onmessage = (event) => hear(JSON.parse(event.data));
+    line.onmessage = ({ data }) => (typeof data === "string" ? hear(JSON.parse(data)) : see(data));
     line.onclose = () => {
       status("connection lost, trying again");
       audio.pause();
@@ -85,6 +85,30 @@
       status("");
     } else if (message.t === "wrong") {
       status(message.text, 8000);
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------------- pictures
+
+  // They lie behind viser's canvas, which stays empty: as a texture in its scene each would be uploaded, flipped, given
+  // mip levels and drawn several times, at several times the cost where there is no GPU.
+  const picture = document.createElement("canvas");
+  picture.id = "gsth-picture";
+  const paint = picture.getContext("bitmaprenderer");
+  let come = 0;
+  let shown = 0;
+
+  async function see(data) {
+    const number = ++come;
+    try {
+      const bitmap = await createImageBitmap(new Blob([data], { type: "image/jpeg" }));
+      if (number > shown) {
+        shown = number;
+        if (!picture.isConnected) document.querySelector("canvas[data-engine]")?.before(picture);
+        paint.transferFromImageBitmap(bitmap);
+      }
+    } finally {
+      say({ do: "shown" });
     }
   }
 
@@ -258,6 +282,8 @@
 
   const style = document.createElement("style");
   style.textContent = `
+    #gsth-picture { position: absolute; inset: 0; width: 100%; height: 100%; z-index: -1; pointer-events: none; }
+    canvas[data-engine] { opacity: 0; } /* takes the pointer; nothing of ours is in its scene */
     #gsth-bar { position: fixed; left: 8px; bottom: 8px; z-index: 30; display: flex; gap: 6px; align-items: center;
       font: 15px system-ui, sans-serif; touch-action: manipulation; }
     #gsth-bar.above { bottom: 64px; }
