@@ -84,8 +84,8 @@ def test_numpy_is_given_no_state_of_a_stranger() -> None:
 
 
 def test_values_that_hold_one_another_do_not_keep_it_busy(tmp_path: Path) -> None:
-    """60 that hold the one before twice are 2**60 values to whoever compares them or writes them out, and 200,000 tuples
-    in one another are more than the system's stack holds. Outcome: refused; unread they would never come to an end."""
+    """60 that hold the one before twice are 2**60 values to whoever compares them or writes them out, and 200,000
+    tuples in one another are more than the system's stack holds. Outcome: refused before anything is made of them."""
     twice = b"2\x86" * 60
     inside = b"\x85" * 200_000
     kept = b"2\x86}b(e" * 60  # between them, what leaves a tuple as it is
