@@ -140,11 +140,10 @@ def _even(path: Path, times: np.ndarray, names: tuple[str, ...], values: Tensor,
         raise InputError(f"{path}: row {int(steps.argmin()) + 3} is not later than the row before it")
     fps = float(1 / np.median(steps))
     fps = next((float(r) for r in _FRAME_RATES if abs(r - fps) < 0.02 * r), round(fps, 3))
-    if not (1 <= fps <= 1000 and (times[-1] - times[0]) * fps < MAX_FRAMES):
-        raise InputError(
-            f"{path}: spans {times[-1] - times[0]:g} s at {fps:g} rows/s; want 1 to 1000 rows/s and at most {MAX_FRAMES}"
-        )
-    wanted = times[0] + np.arange(round((times[-1] - times[0]) * fps) + 1) / fps
+    span = times[-1] - times[0]
+    if not (1 <= fps <= 1000 and span * fps < MAX_FRAMES):
+        raise InputError(f"{path}: spans {span:g} s at {fps:g} rows/s; want 1 to 1000 rows/s and at most {MAX_FRAMES}")
+    wanted = times[0] + np.arange(round(span * fps) + 1) / fps
     low = np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, len(times) - 2)
     share = torch.from_numpy(np.clip((wanted - times[low]) / steps[low], 0, 1)).float()
     values = values[low] * (1 - share[:, None]) + values[low + 1] * share[:, None]
