@@ -129,15 +129,16 @@ def _check(data: bytes) -> None:
     """
     stack: list[int | None] = []
     memo: dict[int, int | None] = {}
-    for code, given, at in pickletools.genops(data):
+    place: Any  # of the memo, where an operation takes one
+    for code, place, at in pickletools.genops(data):
         if code.name in _PUTS:
-            if not 0 <= int(given) <= (at or 0):
-                raise ValueError(f"place {given} of its memo is out of reach")
-            memo[int(given)] = stack[-1]
+            if not 0 <= place <= (at or 0):
+                raise ValueError(f"place {place} of its memo is out of reach")
+            memo[place] = stack[-1]
         elif code.name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif code.name in _GETS:
-            stack.append(memo[int(given)])
+            stack.append(memo[place])
         elif code.name == "DUP":
             stack.append(stack[-1])
         else:
