@@ -16,7 +16,6 @@ import gzip
 import io
 import json
 import os
-import pickle
 import platform
 import random
 import resource
@@ -26,26 +25,23 @@ import sys
 import tempfile
 import time
 import traceback
-import wave
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import torch
+import _fuzz_samples as samples
 
-from gsth import _config, artifacts, head, media, provenance
-from gsth.avatar import Avatar, Source
-from gsth.drive import _curves, motion, script
+from gsth import _config, artifacts, media, provenance
+from gsth.avatar import Avatar
+from gsth.drive import motion, script
 from gsth.errors import GsthError
-from gsth.export import _bin, _import, gaussianavatars, glb, ply, spz, web
+from gsth.export import _import, gaussianavatars, glb, ply, spz, web
 from gsth.head import _flame_file
 from gsth.serve import protocol
 from gsth.track import importers
-from gsth.types import Cameras, Identity, Motion, RiggedSplats
+from gsth.types import Motion
 
 SLOW_S = 10.0
 MEMORY = 6 * 2**30
@@ -55,26 +51,6 @@ WORDS = (
     *(b"!!python/object/apply:os.system", b"&a [*a]", b"\x00" * 64, b"\r\n", b"%s", b"0" * 5000),
 )
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**40, 2**63 - 1, 2**64 - 1)
-
-
-def person(frames: int = 4, splats: int = 40) -> Avatar:
-    """An avatar on the built-in head that nobody trained."""
-    model = head.load("builtin")
-    generator = torch.Generator().manual_seed(0)
-    e, n = len(model.expression_names), splats
-    place = torch.tensor((1.0, 0, 0, 0, 0, 0, 0.6)).expand(frames, 7)
-    joints = torch.tensor((1.0, 0, 0, 0)).expand(frames, 5, 4)
-    moved = Motion(model.id, 25.0, torch.rand(frames, e, generator=generator) * 0.3, joints, place)
-    K = torch.tensor([[300.0, 0, 32], [0, 300, 32], [0, 0, 1]])
-    quats = torch.tensor((1.0, 0, 0, 0)).expand(n, 4)
-    ids = torch.randint(0, len(model.faces), (n,), generator=generator)
-    scales = torch.full((n, 3), -2.0)
-    look = RiggedSplats(ids, torch.zeros(n, 3), quats, scales, torch.ones(n), torch.zeros(n, 1, 3))
-    seen = torch.zeros(frames, 478, 2), torch.ones(frames, dtype=torch.bool), torch.zeros(frames)
-    source = Source(Path("a.mp4"), "00", 25.0, (0, 0, 64, 64), 3, torch.arange(frames), *seen)
-    who = Identity(model.id, torch.zeros(len(model.shape_basis)))
-    meta = provenance.record({}, provenance.SYNTHETIC, "00")
-    return Avatar(model, who, look, Cameras(torch.eye(4)[None], K[None], 64, 64), moved, source, meta=meta)
 
 
 # ------------------------------------------------------------------------------------------------ breaking
@@ -161,179 +137,10 @@ class Loader:
     """Breaks its bytes."""
 
 
-def _avatar(name: str) -> Callable[[Path, Avatar], Path]:
-    def make(folder: Path, made: Avatar) -> Path:
-        made.save(folder / "a.avatar")
-        _unsealed(folder / "a.avatar")
-        return folder / "a.avatar" / name
-
-    return make
-
-
-def _motion(name: str) -> Callable[[Path, Avatar], Path]:
-    def make(folder: Path, made: Avatar) -> Path:
-        artifacts.save(made.motion, folder / "m")
-        _unsealed(folder / "m")
-        return folder / "m" / name
-
-    return make
-
-
-def _unsealed(folder: Path) -> None:
-    """Without hashes, which would stop every change at the door: what an attacker writes has right ones."""
-    meta = json.loads((folder / "meta.json").read_text())
-    (folder / "meta.json").write_text(json.dumps(meta | {"files": {}}))
-
-
-def _exported(exporter: Any, name: str) -> Callable[[Path, Avatar], Path]:
-    def make(folder: Path, made: Avatar) -> Path:
-        list(exporter.build().write(made, folder / name))
-        return folder / name
-
-    return make
-
-
-def _text(name: str, text: str) -> Callable[[Path, Avatar], Path]:
-    def make(folder: Path, made: Avatar) -> Path:
-        (folder / name).write_text(text)
-        return folder / name
-
-    return make
-
-
-def _csv(folder: Path, made: Avatar) -> Path:
-    names = tuple(made.head.expression_names)
-    _curves.write(folder / "a.csv", _curves.Curves(25.0, names, made.motion.expr))
-    return folder / "a.csv"
-
-
-def _npz(folder: Path, made: Avatar) -> Path:
-    names = np.array(made.head.expression_names)
-    np.savez(folder / "a.npz", expr=made.motion.expr.numpy(), names=names, fps=np.float64(25))
-    return folder / "a.npz"
-
-
-def _video(folder: Path, made: Avatar) -> Path:
-    pictures = [np.full((64, 64, 3), 20 * i, np.uint8) for i in range(6)]
-    tone = np.sin(np.arange(4000) / 8).astype(np.float32)
-    media.write_video(folder / "a.mp4", pictures, 25, tone, 16000)
-    return folder / "a.mp4"
-
-
-def _sound(folder: Path, made: Avatar) -> Path:
-    with wave.open(str(folder / "a.wav"), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(16000)
-        out.writeframes(bytes(4000))
-    return folder / "a.wav"
-
-
-def _picture(folder: Path, made: Avatar) -> Path:
-    picture = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
-    provenance.write_image(folder / "a.png", picture, provenance.about([made.meta]), provenance.STAMPED)
-    return folder / "a.png"
-
-
 def _frames(path: Path, made: Avatar) -> None:
     clip = media.probe(path)
     for _, _ in zip(media.frames(clip), range(50), strict=False):
         pass
-
-
-def _page(folder: Path, made: Avatar) -> Path:
-    list(web.Config(single_file=True).build().write(made, folder / "a.html"))
-    return folder / "a.html"
-
-
-def _bin_file(folder: Path, made: Avatar) -> Path:
-    (folder / "a.bin").write_bytes(_bin.pack(made, made.motion))
-    return folder / "a.bin"
-
-
-def _flame() -> dict[str, np.ndarray]:
-    """FLAME's layout on twelve vertices, which is all that its reader looks at."""
-    rng = np.random.default_rng(0)
-    shapes = {"v_template": (12, 3), "shapedirs": (12, 3, 400), "J_regressor": (5, 12), "weights": (12, 5)}
-    made: dict[str, np.ndarray] = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-    return {"f": np.arange(12).reshape(4, 3).astype(np.uint32), **made}
-
-
-class _Ch:
-    """A chumpy object or a scipy matrix as pickles hold them: a class and its state."""
-
-    def __init__(self, **state: Any) -> None:
-        self.__dict__.update(state)
-
-
-def _flame_pickle(folder: Path, made: Avatar) -> Path:
-    """As FLAME 2020 comes: protocol 2, shapedirs a chumpy object, the regressor a sparse matrix by columns."""
-    data: dict[str, Any] = _flame()
-    data["shapedirs"] = _Ch(x=data["shapedirs"])
-    columns, rows = np.nonzero(data["J_regressor"].T)
-    indptr = np.arange(13, dtype=np.int32) * 5
-    held = _Ch(_shape=(5, 12), data=data["J_regressor"][rows, columns], indices=rows.astype(np.int32), indptr=indptr)
-    data["J_regressor"] = held
-    named = pickle.dumps(data, protocol=2).replace(f"c{__name__}\n_Ch\n".encode(), b"cchumpy.ch\nCh\n")
-    (folder / "flame.pkl").write_bytes(named)
-    return folder / "flame.pkl"
-
-
-def _flame_npz(folder: Path, made: Avatar) -> Path:
-    np.savez(folder / "flame.npz", **_flame())
-    return folder / "flame.npz"
-
-
-def _flame_param(folder: Path, made: Avatar) -> Path:
-    """As GaussianAvatars leaves it, on twelve vertices and teeth."""
-    rows = {name: np.zeros((2, size if size > 0 else 100)) for name, size in gaussianavatars.PER_FRAME.items()}
-    offsets = {"static_offset": np.zeros((1, 132, 3)), "dynamic_offset": np.zeros((2, 132, 3))}
-    np.savez(folder / "flame_param.npz", shape=np.zeros(300), **offsets, **rows)
-    return folder / "flame_param.npz"
-
-
-def _pictures(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / name), np.zeros((8, 8, 3), np.uint8))
-
-
-def _vhap(name: str) -> Callable[[Path, Avatar], Path]:
-    def make(folder: Path, made: Avatar) -> Path:
-        sizes = {"translation": 3, "rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "expr": 100}
-        camera = {"cx": 4, "cy": 4, "fl_x": 20, "fl_y": 20, "h": 8, "w": 8, "transform_matrix": np.eye(4).tolist()}
-        frames, rows = [], {n: np.full((1, k), 0.1) for n, k in sizes.items()} | {"shape": np.zeros(300)}
-        for i in range(3):
-            frame: dict[str, Any] = {"timestep_index": i, "camera_index": 0, "flame_param_path": f"{i}.npz", **camera}
-            frames.append(frame | {"file_path": f"images/{i}.png", "fg_mask_path": f"fg_masks/{i}.png"})
-            _pictures(folder, f"images/{i}.png", f"fg_masks/{i}.png")
-            np.savez(folder / f"{i}.npz", **rows, static_offset=np.zeros((1, 12, 3)))
-        (folder / "transforms.json").write_text(json.dumps({"frames": frames}))
-        return folder / name
-
-    return make
-
-
-def _insta(folder: Path, made: Avatar) -> Path:
-    flame = {n: np.full((1, k), 0.1, np.float32) for n, k in {"exp": 100, "shape": 300, "eyelids": 2}.items()}
-    turns = {n: np.tile(np.eye(3, dtype=np.float32)[:2].reshape(-1), k)[None] for n, k in {"eyes": 2, "jaw": 1}.items()}
-    K = np.array([[[20, 0, 4], [0, 20, 4], [0, 0, 1]]], np.float32)
-    camera = {"R": np.eye(3, dtype=np.float32)[None], "t": np.zeros((1, 3), np.float32), "K": K}
-    (folder / "checkpoint").mkdir()
-    for i in range(2):
-        torch.save({"flame": flame | turns, "opencv": camera}, folder / f"checkpoint/{i:05d}.frame")
-        _pictures(folder, f"input/{i:05d}.png")
-    return folder / "checkpoint/00000.frame"
-
-
-def _adnerf(folder: Path, made: Avatar) -> Path:
-    for i in range(3):
-        _pictures(folder, f"ori_imgs/{i}.jpg", f"parsing/{i}.png", "bc.jpg")
-    _sound(folder, made).rename(folder / "aud.wav")
-    for part, ids in {"train": (0, 1), "val": (2,)}.items():
-        content = {"focal_len": 1100.0, "cx": 4.0, "cy": 4.0, "frames": [{"img_id": i} for i in ids]}
-        (folder / f"transforms_{part}.json").write_text(json.dumps(content))
-    return folder / "transforms_train.json"
 
 
 def _messages(path: Path, made: Avatar) -> None:
@@ -343,23 +150,6 @@ def _messages(path: Path, made: Avatar) -> None:
             protocol.parse(line)
         except GsthError:
             continue
-
-
-MESSAGES = "\n".join(
-    json.dumps(message)
-    for message in (
-        {"do": "hello", "visitor": 1, "state": "e30", "dark": False},
-        {"do": "key", "name": "play"},
-        {"do": "file", "name": "a.wav", "size": 5000, "purpose": "sound"},
-        {"do": "listen", "rate": 16000},
-        {"do": "hush"},
-        {"do": "player", "on": True},
-    )
-)
-STATE = protocol.pack_state({"yaw": 0.3, "sliders": {"jawOpen": 0.5}, "names": ["a", "b"]})
-SETTINGS = "steps: 300\nrates: {means: 0.01, sh: 0.02}\nname: quick\n"
-SCRIPT = "speakers:\n  ada: {avatar: a.avatar}\nlines:\n  - ada: Hello.\n  - {ada: Good bye., pause_s: 1.5}\n"
-WEIGHTS = json.dumps({"fps": 25, "names": ["jawOpen", "eyeBlinkLeft"], "frames": [[0.1, 0.2], [0.3, 0.4]]})
 
 
 @dataclass(frozen=True)
@@ -380,33 +170,37 @@ class Settings:
 
 
 LOADERS: Mapping[str, Loader] = {
-    "avatar meta": Loader(_avatar("meta.json"), lambda path, _: Avatar.load(path.parent)),
-    "avatar arrays": Loader(_avatar("arrays.safetensors"), lambda path, _: Avatar.load(path.parent)),
-    "glb": Loader(_exported(glb.Config(), "a.glb"), lambda path, _: _import.read_avatar(path)),
-    "bin": Loader(_bin_file, lambda path, _: _import.read_avatar(path), broken_bin),
-    "ply": Loader(_exported(ply.Config(), "a.ply"), lambda path, _: _import.read_splats(path)),
-    "spz": Loader(_exported(spz.Config(), "a.spz"), lambda path, _: _import.read_splats(path), broken_gzip),
-    "flame pickle": Loader(_flame_pickle, lambda path, _: _flame_file.read(path)),
-    "motion npz": Loader(_npz, lambda path, made: motion.Config(path).build(made), broken_zip),
-    "insta": Loader(_insta, lambda path, _: importers.recognised(path.parents[1]), broken_zip),
-    "vhap npz": Loader(_vhap("1.npz"), lambda path, _: importers.recognised(path.parent), broken_zip),
-    "vhap json": Loader(_vhap("transforms.json"), lambda path, _: importers.recognised(path.parent)),
-    "adnerf": Loader(_adnerf, lambda path, _: importers.recognised(path.parent)),
-    "messages": Loader(_text("a.txt", MESSAGES), _messages),
-    "state": Loader(_text("a.txt", STATE), lambda path, _: protocol.unpack_state(path.read_text("utf-8", "replace"))),
-    "video": Loader(_video, _frames),
-    "motion meta": Loader(_motion("meta.json"), lambda path, _: artifacts.load(Motion, path.parent)),
-    "motion arrays": Loader(_motion("arrays.safetensors"), lambda path, _: artifacts.load(Motion, path.parent)),
-    "motion csv": Loader(_csv, lambda path, made: motion.Config(path).build(made)),
-    "motion json": Loader(_text("a.json", WEIGHTS), lambda path, made: motion.Config(path).build(made)),
-    "flame npz": Loader(_flame_npz, lambda path, _: _flame_file.read(path), broken_zip),
-    "gaussianavatars": Loader(_flame_param, lambda path, _: gaussianavatars.parameters(path, 12), broken_zip),
-    "page": Loader(_page, lambda path, _: _import.read_avatar(path), broken_page),
-    "settings": Loader(_text("a.yaml", SETTINGS), lambda path, _: _config.read(Settings, path)),
-    "script": Loader(_text("a.yaml", SCRIPT), lambda path, _: script.read(path)),
-    "sound": Loader(_sound, lambda path, _: media.sound(path)),
-    "sound of video": Loader(_video, lambda path, _: media.sound(path)),
-    "verify": Loader(_picture, lambda path, _: provenance.verify(path)),
+    "avatar meta": Loader(samples.avatar_part("meta.json"), lambda path, _: Avatar.load(path.parent)),
+    "avatar arrays": Loader(samples.avatar_part("arrays.safetensors"), lambda path, _: Avatar.load(path.parent)),
+    "glb": Loader(samples.exported(glb.Config(), "a.glb"), lambda path, _: _import.read_avatar(path)),
+    "bin": Loader(samples.bin_file, lambda path, _: _import.read_avatar(path), broken_bin),
+    "ply": Loader(samples.exported(ply.Config(), "a.ply"), lambda path, _: _import.read_splats(path)),
+    "spz": Loader(samples.exported(spz.Config(), "a.spz"), lambda path, _: _import.read_splats(path), broken_gzip),
+    "flame pickle": Loader(samples.flame_pickle, lambda path, _: _flame_file.read(path)),
+    "motion npz": Loader(samples.npz, lambda path, made: motion.Config(path).build(made), broken_zip),
+    "insta": Loader(samples.insta, lambda path, _: importers.recognised(path.parents[1]), broken_zip),
+    "vhap npz": Loader(samples.vhap("1.npz"), lambda path, _: importers.recognised(path.parent), broken_zip),
+    "vhap json": Loader(samples.vhap("transforms.json"), lambda path, _: importers.recognised(path.parent)),
+    "adnerf": Loader(samples.adnerf, lambda path, _: importers.recognised(path.parent)),
+    "messages": Loader(samples.text("a.txt", samples.MESSAGES), _messages),
+    "state": Loader(
+        samples.text("a.txt", samples.STATE), lambda path, _: protocol.unpack_state(path.read_text("utf-8", "replace"))
+    ),
+    "video": Loader(samples.video, _frames),
+    "motion meta": Loader(samples.motion_part("meta.json"), lambda path, _: artifacts.load(Motion, path.parent)),
+    "motion arrays": Loader(
+        samples.motion_part("arrays.safetensors"), lambda path, _: artifacts.load(Motion, path.parent)
+    ),
+    "motion csv": Loader(samples.csv, lambda path, made: motion.Config(path).build(made)),
+    "motion json": Loader(samples.text("a.json", samples.WEIGHTS), lambda path, made: motion.Config(path).build(made)),
+    "flame npz": Loader(samples.flame_npz, lambda path, _: _flame_file.read(path), broken_zip),
+    "gaussianavatars": Loader(samples.flame_param, lambda path, _: gaussianavatars.parameters(path, 12), broken_zip),
+    "page": Loader(samples.page, lambda path, _: _import.read_avatar(path), broken_page),
+    "settings": Loader(samples.text("a.yaml", samples.SETTINGS), lambda path, _: _config.read(Settings, path)),
+    "script": Loader(samples.text("a.yaml", samples.SCRIPT), lambda path, _: script.read(path)),
+    "sound": Loader(samples.sound, lambda path, _: media.sound(path)),
+    "sound of video": Loader(samples.video, lambda path, _: media.sound(path)),
+    "verify": Loader(samples.picture, lambda path, _: provenance.verify(path)),
 }
 
 
@@ -438,7 +232,7 @@ class Outcome:
 
 def fuzz(name: str, seconds: float, seed: int, kept: Path) -> Outcome:
     """Break files of one loader for so long, or until ten were findings."""
-    loader, made = LOADERS[name], person()
+    loader, made = LOADERS[name], samples.person()
     rng = random.Random(seed)
     findings: list[str] = []
     tried = 0

@@ -14,13 +14,16 @@ from pathlib import Path
 from gsth.errors import GsthError
 
 MODULES = {
-    "espeakng-loader": "espeakng_loader",
+    "c2pa-python": "c2pa",
+    "dlib-bin": "dlib",
+    "hibari-tts": "hibari",
     "pillow": "PIL",
     "pyyaml": "yaml",
-    "scikit-image": "skimage",
+    "scikit-video": "skvideo",
+    "usd-core": "pxr",
 }
 """Distributions whose module has another name than they have."""
-SHOWN_EXTRAS = ("track", "audio", "viewer", "eval", "trust", "gpu", "flame")
+SHOWN_EXTRAS = ("track", "audio", "voices", "viewer", "export", "eval", "trust", "scale", "gpu", "flame")
 LOW_DISK_GB = 2.0
 """Tracking and training an 8 s clip at 512 px keep some hundred MB beside the avatar."""
 
@@ -157,7 +160,7 @@ def _wanted(extra: str) -> list[str]:
     mark = f'extra == "{extra}"' if extra else None
     chosen = [line for line in lines if (mark in line if mark else "extra ==" not in line)]
     names = ["".join(c if c.isalnum() or c in "-_." else " " for c in line.split(";")[0]).split()[0] for line in chosen]
-    return sorted(set(names))
+    return sorted({*names} - {"gsth"})  # an extra may ask for another one of ours
 
 
 def _installed(distribution: str) -> str | None:

@@ -24,6 +24,8 @@ from gsth.errors import GsthError, InputError, MissingExtraError
 from gsth.types import Done, Event, Notice, Step
 
 ray = pytest.importorskip("ray", reason="needs the extra 'scale'")
+PATIENCE_S = 240.0
+"""No machine needs so long to start Ray, or to end it; outcomes are waited for."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -287,6 +289,13 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def command(pid: int) -> str:
+    """Its command line; empty where it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
+
+
 def lives(pid: int) -> bool:
     """Whether a process is there, and not only its entry."""
     try:
@@ -309,16 +318,17 @@ def test_a_stopped_batch_leaves_nothing_running(number: signal.Signals, tmp_path
     with said.open("w") as err:
         pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": err, "cwd": tmp_path}
         run = subprocess.Popen(program, **pipes, start_new_session=True)
-        while run.poll() is None and not all(p.exists() and "hangs" in p.read_text() for p in runs):
-            time.sleep(0.1)
-        assert run.poll() is None, said.read_text()
-        started = descendants(run.pid)
-        if number == signal.SIGKILL:
-            started = {p for p in started if "ray::hangs" in Path(f"/proc/{p}/cmdline").read_text()}
-            assert len(started) == 2
-        (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)
         try:
-            code = run.wait(timeout=120)
+            end = time.monotonic() + PATIENCE_S
+            while not all(p.exists() and "hangs" in p.read_text() for p in runs):
+                assert run.poll() is None and time.monotonic() < end, said.read_text()
+                time.sleep(0.1)
+            started = descendants(run.pid)
+            if number == signal.SIGKILL:
+                started = {p for p in started if "ray::hangs" in command(p)}
+                assert len(started) == 2
+            (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)
+            code = run.wait(timeout=PATIENCE_S)
         finally:
             if run.poll() is None:
                 os.killpg(run.pid, signal.SIGKILL)
@@ -328,11 +338,11 @@ def test_a_stopped_batch_leaves_nothing_running(number: signal.Signals, tmp_path
         assert len(started) >= 3  # Ray's own, and two workers
         assert code == 130 and "goes on from the last checkpoint" in said.read_text()
     assert "Traceback" not in said.read_text()
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE_S
     while any(map(lives, started)) and time.monotonic() < end:
         time.sleep(0.1)
     assert not [p for p in started if lives(p)]
     (tmp_path / "out" / "go").touch()
-    again = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    again = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE_S)
     assert again.returncode == 0, again.stderr
     assert [p.read_text() for p in runs] == ["made hangs hangs "] * 2

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -313,6 +317,17 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["system", "python"].fine and rows["media", "libx264"].fine and rows["render", "torch_ref"].fine
     text = doctor.table(list(rows.values()))
     assert len(text.splitlines()) == len(rows) and "--  extra" in text
+
+
+@pytest.mark.parametrize("extra", ["dependencies", *doctor.SHOWN_EXTRAS])
+def test_doctor_knows_the_modules_of_every_package(extra: str) -> None:
+    """What pip installed is not called missing: the module of a package may have another name than the package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] if extra == "dependencies" else project["optional-dependencies"][extra]
+    names = {re.split(r"[\[<>=!~; ]", line)[0] for line in wanted} - {"gsth"}
+    for name in names:
+        with contextlib.suppress(PackageNotFoundError):
+            assert doctor._installed(name) == version(name), name
 
 
 def test_doctor_runs_as_a_command() -> None:

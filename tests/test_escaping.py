@@ -68,7 +68,7 @@ def track(tmp_path_factory: pytest.TempPathFactory) -> Track:
 
 @pytest.fixture
 def track_report(track: Track, tmp_path: Path) -> Callable[[str], str]:
-    """The clip's name; and advice and reasons, which may repeat it."""
+    """The clip's name; advice and reasons, which may repeat it; names of expressions and shapes, as a head has them."""
     quality = pytest.importorskip("gsth.track._quality", reason="needs the extra 'track'")
     report = pytest.importorskip("gsth.track._report", reason="needs the extra 'track'")
     (tmp_path / "overlay.mp4").touch()
@@ -79,9 +79,9 @@ def track_report(track: Track, tmp_path: Path) -> Callable[[str], str]:
         seen = quality.Quality(
             figures={"error_pct": 1.0},
             bad=(quality.BadFrame(3, text),),
-            shapes={"open": 1},
+            shapes={text: 1},
             poses=np.zeros((len(quality.PITCH_EDGES_DEG) + 1, len(quality.YAW_EDGES_DEG) + 1), int),
-            activity={"jawOpen": (0.1, 0.9)},
+            activity={text: (0.1, 0.9)},
             verdict="poor",
             advice=(text,),
         )

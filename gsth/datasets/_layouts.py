@@ -238,7 +238,7 @@ def _insta(root: Path) -> Iterator[Sample]:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is damaged ({error}); download it again") from error
 
 

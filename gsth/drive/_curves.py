@@ -27,7 +27,9 @@ _TO_HOUSE = torch.tensor((1.0, -1.0, -1.0))
 """From ARKit's axes to the house's: half a turn about x."""
 _BONES = ("Head", "LeftEye", "RightEye")
 _ANGLES = ("Yaw", "Pitch", "Roll")
-_TIMECODE = re.compile(r"(\d+):(\d+):(\d+)[:;](\d+)(?:\.(\d+))?")
+_TIMECODE = re.compile(r"(\d{1,9}):(\d{1,9}):(\d{1,9})[:;](\d{1,9})(?:\.(\d{1,18}))?")
+MAX_FRAMES = 1_000_000
+"""Four hours at 60 rows/s. Time stamps can claim any length."""
 _FRAME_RATES = (24, 25, 30, 50, 60, 120)
 _NAME_KEYS = ("names", "facsNames", "blendShapeNames", "blendshapeNames")
 _FRAME_KEYS = ("frames", "weightMat", "blendShapes", "blendshapes")
@@ -120,7 +122,7 @@ def _times(path: Path, rows: Sequence[Mapping[str, str]], columns: Mapping[str, 
         return np.array([_number(r[columns["seconds"]], path, i, "Seconds") for i, r in enumerate(rows)])
     if "timecode" not in columns:
         raise InputError(f"{path}: has no column Timecode or Seconds to tell the time of a row")
-    found = [_TIMECODE.fullmatch(r[columns["timecode"]].strip()) for r in rows]
+    found = [_TIMECODE.fullmatch((r[columns["timecode"]] or "").strip()) for r in rows]
     if not all(found):
         raise InputError(f"{path}: row {found.index(None) + 2}: want a timecode HH:MM:SS:FF.fff")
     parts = [(int(m[1]) * 3600 + int(m[2]) * 60 + int(m[3]), float(f"{m[4]}.{m[5] or 0}")) for m in found if m]
@@ -138,7 +140,10 @@ def _even(path: Path, times: np.ndarray, names: tuple[str, ...], values: Tensor,
         raise InputError(f"{path}: row {int(steps.argmin()) + 3} is not later than the row before it")
     fps = float(1 / np.median(steps))
     fps = next((float(r) for r in _FRAME_RATES if abs(r - fps) < 0.02 * r), round(fps, 3))
-    wanted = times[0] + np.arange(round((times[-1] - times[0]) * fps) + 1) / fps
+    span = times[-1] - times[0]
+    if not (1 <= fps <= 1000 and span * fps < MAX_FRAMES):
+        raise InputError(f"{path}: spans {span:g} s at {fps:g} rows/s; want 1 to 1000 rows/s and at most {MAX_FRAMES}")
+    wanted = times[0] + np.arange(round(span * fps) + 1) / fps
     low = np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, len(times) - 2)
     share = torch.from_numpy(np.clip((wanted - times[low]) / steps[low], 0, 1)).float()
     values = values[low] * (1 - share[:, None]) + values[low + 1] * share[:, None]
@@ -166,12 +171,12 @@ def _read_json(path: Path) -> Curves:
             raise InputError(f"{path}: frame {i}: want {len(names)} weights, or weights by ARKit name")
         rows.append(weights)
         stamp = frame.get("time", frame.get("timestamp")) if isinstance(frame, Mapping) else None
-        times.append(float(stamp) if isinstance(stamp, (int, float)) else None)
+        times.append(_number(str(stamp), path, i, "time") if isinstance(stamp, (int, float)) else None)
     known = [n for n in ARKIT_NAMES if any(n in row for row in rows)]
     if not known:
         raise InputError(f"{path}: none of its weights is an ARKit expression (eyeBlinkLeft, jawOpen, ...)")
     values = torch.tensor([[_number(str(row.get(n, 0)), path, i, n) for n in known] for i, row in enumerate(rows)])
-    fps = next((float(top[k]) for k in ("fps", "exportFps", "frameRate") if k in top), None)
+    fps = next((_number(str(top[k]), path, 0, k) for k in ("fps", "exportFps", "frameRate") if k in top), None)
     if fps is None and all(t is not None for t in times) and len(times) > 1:
         stamps = np.array(times, np.float64)
         # MediaPipe and browsers count milliseconds.

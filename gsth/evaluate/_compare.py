@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gsth import provenance
 from gsth.avatar import Avatar
 from gsth.errors import InputError
 from gsth.evaluate import _run, _subject
@@ -19,6 +20,7 @@ from gsth.types import Done, Event, Notice
 def compare(paths: Sequence[Path], config: EvalConfig) -> Iterator[Event]:
     """See ``gsth.evaluate.compare``."""
     _run.check_outputs(config)
+    _run.check_stamps(config)
     avatars = _same_clip(paths, config)
     names = _names(paths)
     clip = _subject.source_clip(avatars[0], config.clip)
@@ -29,7 +31,7 @@ def compare(paths: Sequence[Path], config: EvalConfig) -> Iterator[Event]:
         raise InputError(f"{', '.join(names)}: no frame was held out by all of them; train them with the same holdout")
     if len({(a.source.crop_px, a.cameras.width) for a in avatars}) > 1:
         yield Notice("the avatars show different parts or sizes of the picture: full-frame figures are not comparable")
-    merged = Results(frames=sorted(common), fps=clip.fps)
+    merged = Results(frames=sorted(common), fps=clip.fps, who=provenance.about([a.meta for a in avatars]))
     for name, avatar, frames, numbers in zip(names, avatars, scored, ids, strict=True):
         kept = [t for t, n in zip(frames, numbers, strict=True) if n in common]
         yield Notice(f"{name}: {len(kept)} frames")

@@ -45,6 +45,8 @@ class Results:
     film: list[Picture] = field(default_factory=list)
     """Truth and avatar side by side, small."""
     fps: float = 25.0
+    who: provenance.About | None = None
+    """The avatars in ``film``; None where its pictures are others'."""
 
 
 class Exam:

@@ -105,7 +105,7 @@ def _about(folder: Path) -> dict[str, Any]:
         if len(crop) != 4 or len(size) != 2:
             raise ValueError(f"crop_px {crop} and size {size} want four and two numbers")
         return {"crop_px": tuple(crop), "size": tuple(size), "fps": float(about["fps"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{file}: does not say crop_px, size and fps ({error}); remove it, or write it anew"
         ) from error

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsth import media
+from gsth import media, provenance
 from gsth.evaluate._measures import MEASURES, SHORT, Rows, cell, known, losses, title, wins
-from gsth.media import Picture
 
 if TYPE_CHECKING:
     from gsth.evaluate._exam import Results
 
 COLOURS = ("#1b6ac9", "#d1495b", "#3a9d5d", "#8a6fc1", "#c98a1b", "#777777")
 WIDTH, HEIGHT, LEFT = 760, 200, 46
+FILM_CRF = 23
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
@@ -43,7 +43,7 @@ def page(results: Results, about: Mapping[str, Any], heading: str) -> str:
         f"<title>{html.escape(heading)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{html.escape(heading)}</h1>",
         *(f"<p class=lost>Worse than a baseline: {html.escape(text)}</p>" for text in _lost_texts(lost)),
-        _video(results.film, results.fps),
+        _video(results),
         "<h2>Figures</h2>",
         _table(results.rows, lost),
         "<ul>",
@@ -86,12 +86,17 @@ def _absent(absent: Mapping[str, str]) -> str:
     return f"<h2>Not measured</h2><ul>{items}</ul>"
 
 
-def _video(film: Sequence[Picture], fps: float) -> str:
+def _video(results: Results) -> str:
+    """The film, with all that pictures of avatars carry; the pictures of others are not ours to sign."""
+    film, fps, who = results.film, results.fps, results.who
     if not film:
         return ""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        media.write_video(path, film, fps, crf=23)
+        if who is None:
+            media.write_video(path, film, fps, crf=FILM_CRF)
+        else:
+            provenance.write_video(path, film, fps, (None, 16_000), who, provenance.STAMPED, FILM_CRF)
         data = base64.b64encode(path.read_bytes()).decode()
     words = "<p>Left the video, right what is scored.</p>"
     return f'<video controls loop muted src="data:video/mp4;base64,{data}"></video>{words}'

@@ -37,6 +37,7 @@ class Found:
 def run(avatar_path: Path, config: EvalConfig) -> Iterator[Event]:
     """See ``gsth.evaluate.run``."""
     check_outputs(config)
+    check_stamps(config)
     avatar = Avatar.load(avatar_path)
     _subject.check_holdout(avatar, avatar_path)
     clip = _subject.source_clip(avatar, config.clip)
@@ -46,6 +47,7 @@ def run(avatar_path: Path, config: EvalConfig) -> Iterator[Event]:
     with ExitStack() as stack:
         yield from results_of(avatar, clip, avatar_path, config, found, stack)
     results = found.results
+    results.who = provenance.about([avatar.meta])
     results.speed |= _speed(results.speed["latency_ms"], avatar_path)
     if config.frames is not None:
         yield Saved(config.frames)
@@ -110,9 +112,14 @@ def check_outputs(config: EvalConfig) -> None:
             raise InputError(f"{path}: want a name that ends in {' or '.join(endings)}")
     if config.frames is not None:
         artifacts.check_out(config.frames, FRAMES_KIND)
-        provenance.check(UNCHANGED)
     if config.weights is not None and not config.weights.is_dir():
         raise InputError(f"{config.weights}: there is no such folder of weights")
+
+
+def check_stamps(config: EvalConfig) -> None:
+    """Refuse before the work what shows avatars and cannot be signed."""
+    if config.frames is not None or config.sheet is not None or config.html is not None:
+        provenance.check(UNCHANGED)
 
 
 def about(avatar: Avatar, path: Path, config: EvalConfig) -> dict[str, Any]:

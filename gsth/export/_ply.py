@@ -49,7 +49,7 @@ def from_bytes(data: bytes, name: Path | str) -> dict[str, np.ndarray]:
     if ["format", "binary_little_endian", "1.0"] not in lines:
         raise InputError(f"{name}: the ply is not binary_little_endian 1.0; convert it, for example with MeshLab")
     elements = [line for line in lines if line[:1] == ["element"]]
-    if len(elements) != 1 or elements[0][1:2] != ["vertex"] or not re.fullmatch(r"\d{1,12}", elements[0][-1]):
+    if len(elements) != 1 or not re.fullmatch(r"element vertex \d{1,12}", " ".join(elements[0])):
         found = ", ".join(" ".join(e[1:]) for e in elements) or "none"
         raise InputError(
             f"{name}: want one element, vertex, found: {found}; a compressed ply has to be unpacked first "
@@ -117,7 +117,7 @@ def raw_tensors(columns: Mapping[str, np.ndarray], name: Path | str) -> dict[str
     for key, values in made.items():
         if not np.isfinite(values).all():
             raise InputError(f"{name}: {key} holds values that are not finite; repair or export the file again")
-    dc, higher = made.pop("dc")[:, None], made.pop("rest").reshape(count, 3, -1).transpose(0, 2, 1)
+    dc, higher = made.pop("dc")[:, None], made.pop("rest").reshape(count, 3, rest // 3).transpose(0, 2, 1)
     made["sh"] = np.concatenate((dc, higher), 1)
     made["logit_opacities"] = made["logit_opacities"][:, 0]
     return made

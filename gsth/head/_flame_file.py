@@ -92,7 +92,8 @@ def _array(value: Any, where: str) -> np.ndarray:
             return _array(state["x"], where)
         if {"data", "indices", "indptr"} <= set(state):
             return _dense(state, where)
-        raise InputError(f"{where}: is an object without values ({', '.join(state) or 'empty'}); get the file again")
+        names = ", ".join(name for name in state if isinstance(name, str))
+        raise InputError(f"{where}: is an object without values ({names or 'empty':.80}); get the file again")
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
         return value.astype(np.float64)
     raise InputError(f"{where}: is a {type(value).__name__}, wanted numbers")
@@ -101,10 +102,14 @@ def _array(value: Any, where: str) -> np.ndarray:
 def _dense(state: Mapping[str, Any], where: str) -> np.ndarray:
     """A compressed sparse matrix; J_regressor has 5 rows, so its form follows from the length of ``indptr``."""
     try:
-        data, indices, indptr = (np.asarray(state[n]) for n in ("data", "indices", "indptr"))
+        data, indices, indptr = (state[n] for n in ("data", "indices", "indptr"))
+        if not all(isinstance(a, np.ndarray) and a.ndim == 1 for a in (data, indices, indptr)):
+            raise ValueError("its parts are no arrays")
+        if indptr[0] != 0 or indptr[-1] != len(data) or (np.diff(indptr) < 0).any():
+            raise ValueError("its columns do not fit its values")
         shape = tuple(int(n) for n in state.get("_shape", state.get("shape", ())))
         if len(shape) != 2 or max(shape) > MAX_VERTICES or min(shape) > JOINTS or len(indptr) - 1 not in shape:
-            raise ValueError(f"its shape is {shape!r:.40}")
+            raise ValueError(f"its {len(shape)} dimensions are not those of a regressor")
         out = np.zeros(shape)
         major = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
         by_rows = len(indptr) - 1 == shape[0]

@@ -23,13 +23,22 @@ from gsth.errors import InputError
 MAX_NPZ_BYTES = 2**30
 """Archives that unpack to more are refused unread."""
 MAX_PICKLE_BYTES = 2**31
+MAX_TUPLE = 256
+"""Values in a tuple, with those of the tuples in it, each as often as it stands there. Arrays need about ten; tuples
+that hold one another twice make a small file that takes for ever where they are compared."""
+MAX_DIMENSIONS = 32
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
+_GETS = ("GET", "BINGET", "LONG_BINGET")
+_TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
+_FILLERS = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+"""These leave what they change on the stack."""
 
 
 def unpickled(file: IO[bytes], where: str) -> Any:
     """What a pickle of arrays, and of containers of them, holds. Raises InputError for anything else."""
     try:
         data = file.read(MAX_PICKLE_BYTES)
-        _check_memo(data)
+        _check(data)
         return _made(_Holding(io.BytesIO(data), encoding="latin1").load(), {})
     except _Refused as error:
         raise InputError(f"{where}: wants to build {error}, which is no array: refused; get the file again") from None
@@ -79,7 +88,7 @@ class _Type:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[fiub][1248]", code):
-            raise _Refused(f"an array of type {code!r:.40}")
+            raise _Refused(f"an array of type {_short(code)}")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -97,8 +106,10 @@ class _Array:
         """numpy's: version, shape, type, whether columns come first, and the values."""
         shape, kind, columns_first, values = state[-4:]
         values = _bytes(values)
-        if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize != len(values):
-            raise ValueError(f"an array of shape {shape!r:.40} with {len(values)} bytes")
+        if len(shape) > MAX_DIMENSIONS or not all(0 <= n <= MAX_PICKLE_BYTES for n in shape):
+            raise ValueError(f"an array of {len(shape)} dimensions that no file holds")
+        if math.prod(shape) * kind.dtype.itemsize != len(values):
+            raise ValueError(f"an array of shape {list(shape)} with {len(values)} bytes")
         flat = np.frombuffer(values, kind.dtype)
         self.value = flat.reshape(shape, order="F" if columns_first else "C")
 
@@ -109,11 +120,55 @@ def _is_text(texts: np.ndarray) -> bool:
     return not ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))).any()
 
 
-def _check_memo(data: bytes) -> None:
-    """Refuse places in the unpickler's memo that no writer reaches: for the place 2**31 it takes 32 GiB at once."""
+def _check(data: bytes) -> None:
+    """Refuse what keeps the unpickler itself busy: it runs before anything here sees a value.
+
+    These are places in its memo that no writer reaches (for the place 2**31 it takes 32 GiB at once), and tuples above
+    ``MAX_TUPLE``: as keys they are hashed anew each time, whole. So the pickle is gone through without making anything;
+    of each value only its size is on the stack, None is a mark.
+    """
+    stack: list[int | None] = []
+    memo: dict[int, int | None] = {}
+    place: Any  # of the memo, where an operation takes one
     for code, place, at in pickletools.genops(data):
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(place, int) and not 0 <= place <= (at or 0):
-            raise ValueError(f"place {place} of its memo is out of reach")
+        if code.name in _PUTS:
+            if not 0 <= place <= (at or 0):
+                raise ValueError(f"place {place} of its memo is out of reach")
+            memo[place] = stack[-1]
+        elif code.name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif code.name in _GETS:
+            stack.append(memo[place])
+        elif code.name == "DUP":
+            stack.append(stack[-1])
+        else:
+            size = _size(code.name, _taken(code, stack))
+            stack += [None if one is pickletools.markobject else size for one in code.stack_after]
+
+
+def _taken(code: Any, stack: list[int | None]) -> list[int]:
+    """The sizes of what an operation takes off the stack, the topmost first."""
+    under, taken = code.stack_before, []
+    if pickletools.markobject in under:
+        under = under[: under.index(pickletools.markobject)]
+        while (top := stack.pop()) is not None:
+            taken.append(top)
+    return taken + [stack.pop() for _ in under]
+
+
+def _size(name: str, taken: list[int]) -> int:
+    """Of what an operation leaves; whatever is no tuple counts 1."""
+    if name in _FILLERS:
+        return taken[-1]
+    size = 1 + sum(taken) if name in _TUPLES else 1
+    if size > MAX_TUPLE:
+        raise ValueError(f"tuples of more than {MAX_TUPLE} values")
+    return size
+
+
+def _short(value: Any) -> str:
+    """Some of a text, else only its type: lists that hold one another twice take for ever to be written out."""
+    return repr(value[:40]) if isinstance(value, str) else type(value).__name__
 
 
 _NDARRAY = object()
@@ -164,7 +219,7 @@ class _Holding(pickle.Unpickler):
             return object if name == "object" else set
         if module.split(".")[0] in ("scipy", "chumpy"):
             return Held
-        raise _Refused(f"{module}.{name}")
+        raise _Refused(f"{module:.80}.{name:.80}")
 
     def _reconstruct(self, cls: object, shape: object, code: object) -> _Array:
         """numpy's function of that name."""
@@ -185,5 +240,5 @@ class _Holding(pickle.Unpickler):
     def _latin1(self, text: str, encoding: str) -> bytes:
         """``_codecs.encode``, by which Python 3 writes bytes in old protocols."""
         if encoding != "latin1":
-            raise _Refused(f"text of encoding {encoding!r}")
+            raise _Refused(f"text of encoding {_short(encoding)}")
         return text.encode("latin1")

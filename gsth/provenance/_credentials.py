@@ -57,7 +57,7 @@ def library() -> Any:
         import c2pa
     except ImportError as error:
         raise MissingExtraError(
-            "c2pa-python", "trust", "signing with content credentials (--no-credentials omits it)"
+            "c2pa-python", "trust", "signing with content credentials (gsth drive --no-credentials omits it)"
         ) from error
     return c2pa
 

@@ -43,6 +43,7 @@ def write_video(
     sound: tuple[Any, int],
     who: About,
     stamp: StampConfig,
+    crf: int = media.CRF,
 ) -> None:
     """As ``media.write_video``, with all that ``stamp`` asks for.
 
@@ -53,6 +54,7 @@ def write_video(
         sound: Mono samples or None, and their rate, Hz.
         who: The avatars in it, from ``about``.
         stamp: What the file is to carry.
+        crf: Of the encoder; the watermark is made for 23 and below.
     """
     first, rest = _first(pictures, out)
     said = _said(who, stamp, first.shape)
@@ -60,7 +62,7 @@ def write_video(
     with media.whole_file(out) as part:
         raw = part.with_name(f".{out.stem}.{secrets.token_hex(4)}.mp4") if stamp.credentials else part
         try:
-            media.write_video(raw, stamped, fps, *sound, comment=_comment(said))
+            media.write_video(raw, stamped, fps, *sound, crf, _comment(said))
             if stamp.credentials:
                 _credentials.sign(raw, part, ".mp4", said)
         finally:

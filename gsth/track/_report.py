@@ -126,7 +126,8 @@ def _table(track: Track, fitted: Fitted, quality: Quality, train_frames: int) ->
         "error of the held-out part, %": f"{held_out.median():.2f}" if len(held_out) else "no held-out part",
         "background plate": "none" if track.plate is None else "yes",
     }
-    return "<table>" + "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows.items()) + "</table>"
+    cells = (f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+    return f"<table>{''.join(cells)}</table>"
 
 
 def _source(video: Path) -> str:
@@ -187,14 +188,15 @@ def _tint(count: int) -> str:
 
 def _shapes(shapes: dict[str, int]) -> str:
     cells = "".join(
-        f'<tr><th>{name}</th><td style="background:{_tint(n)}">{n} frames</td></tr>' for name, n in shapes.items()
+        f'<tr><th>{html.escape(name)}</th><td style="background:{_tint(n)}">{n} frames</td></tr>'
+        for name, n in shapes.items()
     )
     return f"<table>{cells}</table>"
 
 
 def _activity(activity: dict[str, tuple[float, float]]) -> str:
     rows = "".join(
-        f'<tr><th>{name}</th><td><span class="bar mean" style="width:{300 * mean:.0f}px"></span>'
+        f'<tr><th>{html.escape(name)}</th><td><span class="bar mean" style="width:{300 * mean:.0f}px"></span>'
         f'<span class="bar" style="width:{300 * (top - mean):.0f}px"></span> {top:.2f}</td></tr>'
         for name, (mean, top) in sorted(activity.items(), key=lambda item: -item[1][1])
         if top >= ACTIVE

@@ -52,7 +52,7 @@ class PiperSpeaker:
             self._code = str(self._settings["espeak"]["voice"])
         except OSError as e:
             raise InputError(f"{settings}: cannot be read; a Piper voice is two files, .onnx and .onnx.json") from e
-        except (ValueError, KeyError) as e:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
             raise InputError(f"{settings}: is not the settings file of a Piper voice (it lacks {e})") from e
         self._session = _neural.session(model, _DURATIONS, config.seed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ HEAD = HeadId("madeup", "1", "0" * 16)
 CROP = (8, -4, 56, 44)
 TRAINED, TOTAL, SIZE = 12, 18, 36
 QUICK = EvalConfig(thorough=False)
+
+
+def film_in(page: str) -> bytes:
+    """The video that a report holds."""
+    return base64.b64decode(page.split("data:video/mp4;base64,")[1].split('"')[0])
 
 
 def _head() -> HeadModel:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from made_up_avatar import CROP, QUICK, SIZE, TOTAL, TRAINED, avatar_of, motion_of
+from made_up_avatar import CROP, QUICK, SIZE, TOTAL, TRAINED, avatar_of, film_in, motion_of
 
 from gsth import evaluate, media, metrics, provenance
 from gsth.errors import GsthError, InputError
@@ -294,6 +294,9 @@ def test_a_report_of_one_file_holds_video_and_plots_and_nothing_from_outside(
     page = (tmp_path / "r.html").read_text()
     assert "data:video/mp4;base64," in page and "<polyline" in page
     assert "http" not in page and "src=" in page and page.count("src=") == 1
+    (tmp_path / "film.mp4").write_bytes(film_in(page))
+    for shows_avatar in (tmp_path / "film.mp4", tmp_path / "s.png"):
+        assert "intact; AI-generated" in provenance.verify(shows_avatar)[0]
     # the avatar equals the last training frame here, and the nearest one is not worse: that must be seen
     sheet = media.read_image(tmp_path / "s.png")
     assert sheet.shape == (10 * 320, 4 * 320, 3)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up_avatar import QUICK
+from made_up_avatar import QUICK, film_in
 
-from gsth import evaluate, head, math3d, media, metrics
+from gsth import evaluate, head, math3d, media, metrics, provenance
 from gsth.errors import InputError
 from gsth.evaluate import _foreign, _html, _measures
 from gsth.evaluate._exam import Results
@@ -165,3 +165,18 @@ def test_plots_leave_gaps_where_nothing_was_measured() -> None:
     drawn = _html.svg({"a": [1.0, 2.0, float("nan"), 3.0, float("inf"), 2.0]}, [1, 2, 3, 4, 5, 6])
     assert drawn.count("<polyline") == 3
     assert "nothing to plot" in _html.svg({"a": [float("nan")]}, [1])
+
+
+def test_the_film_says_where_it_comes_from_unless_its_pictures_are_others(tmp_path: Path) -> None:
+    pytest.importorskip("c2pa", reason="needs the extra 'trust'")
+    y, x = np.mgrid[:256, :512]
+    waves = [np.stack([np.sin(x / 19 + t / 3), np.cos(y / 17), np.sin((x + y) / 31)], -1) for t in range(8)]
+    film = [(127 + 90 * w).astype(np.uint8) for w in waves]
+    said = []
+    for who in (provenance.About(0x12345678, ("person",)), None):
+        (tmp_path / "film.mp4").write_bytes(film_in(_html.page(Results(ROWS, film=film, who=who), {}, "t")))
+        said.append(provenance.verify(tmp_path / "film.mp4"))
+    ours, theirs = said
+    assert "intact; AI-generated" in ours[0] and "consent: person" in ours[0]
+    assert ours[1] == "watermark: made by gsth from avatar 12345678"
+    assert theirs[0].startswith("content credentials: none") and "none can be read" in theirs[1] and len(theirs) == 2

@@ -83,6 +83,35 @@ def test_numpy_is_given_no_state_of_a_stranger() -> None:
         assert type(found).__module__ == "gsth.head.restricted", found  # a holder, which holds nothing of use
 
 
+def test_values_that_hold_one_another_do_not_keep_it_busy(tmp_path: Path) -> None:
+    """60 that hold the one before twice are 2**60 values to whoever compares them or writes them out, and 200,000
+    tuples in one another are more than the system's stack holds. Outcome: refused before anything is made of them."""
+    twice = b"2\x86" * 60
+    inside = b"\x85" * 200_000
+    kept = b"2\x86}b(e" * 60  # between them, what leaves a tuple as it is
+    memo = b")q\x00" + b"".join(b"0h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
+    for nested in (b")" + twice, b")" + inside, b")" + kept, memo):
+        for use in (b"\x80\x02}" + nested + b"K\x01s.", b"\x80\x04\x8f(" + nested + b"\x90."):  # a key; in a set
+            with pytest.raises(InputError, match="tuples of more than 256 values"):
+                restricted.unpickled(io.BytesIO(use), "x")
+    lists = b"(l" + b"".join(b"p%d\n0(g%d\ng%d\nl" % (i, i, i) for i in range(60))
+    for shown in (b"cnumpy\ndtype\n(" + lists + b"tR.", b"c_codecs\nencode\n(Va\n" + lists + b"tR."):
+        with pytest.raises(InputError, match="list, which is no array"):
+            restricted.unpickled(io.BytesIO(shown), "x")
+    sparse = b"(dVdata\n" + lists + b"sVindices\n" + lists + b"sVindptr\n" + lists + b"s"
+    held = b"cscipy.sparse\ncsc_matrix\n(tR" + sparse + b"b"
+    fields = b"".join(b"V%s\n%ss" % (name, held) for name in (b"v_template", b"f", b"shapedirs", b"J_regressor"))
+    (tmp_path / "m.pkl").write_bytes(b"(d" + fields + b"Vweights\n" + held + b"s.")
+    with pytest.raises(InputError, match="its parts are no arrays"):
+        _flame_file.read(tmp_path / "m.pkl")
+
+
+def test_a_sparse_matrix_takes_no_more_memory_than_its_values() -> None:
+    far = {"data": np.ones(1), "indices": np.zeros(1, int), "indptr": np.array([0, 10**12, 1]), "shape": (5, 2)}
+    with pytest.raises(InputError, match="its columns do not fit its values"):
+        _flame_file._dense(far, "x")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

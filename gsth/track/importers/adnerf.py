@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,10 +39,7 @@ class Config:
         """Read it. InputError names what is missing."""
         train = _files.read_json(self.folder / TRAIN, "AD-NeRF's process_data.py writes it in its last step")
         val = _files.read_json(self.folder / VAL, "AD-NeRF's process_data.py writes it beside the one for training")
-        train_ids, val_ids = (
-            sorted(int(_files.key(f, "img_id", self.folder / n)) for f in _files.key(d, "frames", self.folder / n))
-            for d, n in ((train, TRAIN), (val, VAL))
-        )
+        train_ids, val_ids = (_ids(d, self.folder / n) for d, n in ((train, TRAIN), (val, VAL)))
         ids = sorted(set(train_ids + val_ids))
         if len(ids) < 2:
             raise InputError(f"{self.folder / TRAIN}: names {len(ids)} frame(s), wanted a sequence")
@@ -57,8 +55,9 @@ class Config:
         _files.wanted(masks, "process_data.py writes the face parsing; run that step")
         sound, plate = self.folder / "aud.wav", self.folder / "bc.jpg"
         _files.wanted([sound, plate], "process_data.py writes sound and background; run those steps")
-        focal = float(_files.key(train, "focal_len", self.folder / TRAIN))
-        K = np.array(((focal, 0, train.get("cx", 0)), (0, focal, train.get("cy", 0)), (0, 0, 1)), np.float64)
+        focal = _files.number(_files.key(train, "focal_len", self.folder / TRAIN), f"{self.folder / TRAIN}: focal_len")
+        cx, cy = (_files.number(train.get(n, 0), f"{self.folder / TRAIN}: {n}") for n in ("cx", "cy"))
+        K = np.array(((focal, 0, cx), (0, focal, cy), (0, 0, 1)))
         return Foreign(
             folder=self.folder,
             pictures=pictures,
@@ -76,6 +75,12 @@ class Config:
                 f"length ({focal:.0f} px) as the prior, its mattes, background, sound and split",
             ),
         )
+
+
+def _ids(part: dict[str, Any], where: Path) -> list[int]:
+    """The numbers of its pictures, rising."""
+    frames = _files.objects(_files.key(part, "frames", where), where)
+    return sorted(int(_files.number(_files.key(f, "img_id", where), f"{where}: img_id")) for f in frames)
 
 
 def person(path: Path) -> np.ndarray:

@@ -25,6 +25,7 @@ FPS = 25.0
 """metrical-tracker extracts frames at this rate unless told otherwise; nothing in its output says."""
 TEST_FRAMES = 350
 """INSTA holds out so many at the end."""
+CAMERA = {"R": (1, 3, 3), "t": (1, 3), "K": (1, 3, 3)}
 PICTURES = ("images", "input", "imgs")
 
 
@@ -51,7 +52,7 @@ class Config:
         frames = [_checkpoint(path) for path in checkpoints]
         pictures = self._pictures([p.stem for p in checkpoints])
         masks = tuple(self.folder / "seg_mask" / f"{p.stem}.png" for p in pictures)
-        transparent = cv2.imread(str(pictures[0]), cv2.IMREAD_UNCHANGED).shape[2:] == (4,)
+        transparent = _files.unchanged(pictures[0]).shape[2:] == (4,)
         has_masks = all(m.is_file() for m in masks)
         return Foreign(
             folder=self.folder,
@@ -86,21 +87,29 @@ def _checkpoint(path: Path) -> dict[str, np.ndarray]:
     raw = _torch_file(path)
     flame, camera = (_files.key(raw, n, path) for n in ("flame", "opencv"))
     sizes = {"exp": -1, "shape": -1, "eyes": 12, "jaw": 6, "eyelids": 2}
-    out = {n: _files.array(_files.key(flame, n, path), (1, k), f"{path}: {n}")[0] for n, k in sizes.items()}
-    out["R"] = _files.array(_files.key(camera, "R", path), (1, 3, 3), f"{path}: R")[0]
-    out["t"] = _files.array(_files.key(camera, "t", path), (1, 3), f"{path}: t")[0]
-    out["K"] = _files.array(_files.key(camera, "K", path), (1, 3, 3), f"{path}: K")[0]
-    return out
+    out = {n: _array(flame, n, (1, k), path)[0] for n, k in sizes.items()}
+    return out | {n: _array(camera, n, shape, path)[0] for n, shape in CAMERA.items()}
+
+
+def _array(mapping: Any, name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+    value = _files.key(mapping, name, path)
+    if not isinstance(value, np.ndarray):  # lists of a pickle may hold one another, and never come to an end
+        raise InputError(f"{path}: {name} is a {type(value).__name__}, wanted an array")
+    return _files.array(value, shape, f"{path}: {name}")
 
 
 def _torch_file(path: Path) -> dict[str, Any]:
     """A ``torch.save`` of numpy arrays: the pickle inside, by the unpickler that admits nothing else."""
     try:
         with zipfile.ZipFile(path) as archive:
-            name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
-            raw = restricted.unpickled(io.BytesIO(archive.read(name)), str(path))
-    except (OSError, zipfile.BadZipFile, StopIteration) as error:
-        raise InputError(f"{path}: is not a file of torch.save ({error}); copy it again") from error
+            part = next((p for p in archive.infolist() if p.filename.endswith("data.pkl")), None)
+            if part is None or part.file_size > restricted.MAX_NPZ_BYTES:
+                raise ValueError(f"no data.pkl of at most {restricted.MAX_NPZ_BYTES} bytes")
+            data = archive.read(part)
+    except Exception as error:  # zipfile and zlib raise anything on damaged files
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{path}: is not a file of torch.save ({reason}); copy it again") from error
+    raw = restricted.unpickled(io.BytesIO(data), str(path))
     if not isinstance(raw, dict):
         raise InputError(f"{path}: holds a {type(raw).__name__}, wanted metrical-tracker's dictionary")
     return raw

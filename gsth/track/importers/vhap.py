@@ -8,6 +8,7 @@ Source: https://github.com/ShenhanQian/VHAP, vhap/export_as_nerf_dataset.py.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,17 @@ class Config:
     def build(self) -> Foreign:
         """Read it. InputError names what is missing."""
         frames, train, notices = _frames(self.folder)
-        pictures = tuple(self.folder / _files.key(f, "file_path", self.folder) for f in frames)
-        params = [self.folder / _files.key(f, "flame_param_path", self.folder) for f in frames]
+        pictures = tuple(_files.beside(self.folder, _files.key(f, "file_path", self.folder)) for f in frames)
+        params = [_files.beside(self.folder, _files.key(f, "flame_param_path", self.folder)) for f in frames]
         _files.wanted([*pictures, *params], "VHAP writes it when it exports; export again")
         masks: tuple[Path, ...] | None = None
         if all("fg_mask_path" in f for f in frames):
-            masks = tuple(self.folder / f["fg_mask_path"] for f in frames)
+            masks = tuple(_files.beside(self.folder, f["fg_mask_path"]) for f in frames)
             _files.wanted(masks, "VHAP writes masks beside images; export again")
         first = frames[0]
         K = np.eye(3)
         for name, at in {"fl_x": (0, 0), "fl_y": (1, 1), "cx": (0, 2), "cy": (1, 2)}.items():
-            K[at] = float(_files.key(first, name, self.folder))
+            K[at] = _files.number(_files.key(first, name, self.folder), f"{self.folder}: {name}")
         return Foreign(
             folder=self.folder,
             pictures=pictures,
@@ -84,15 +85,16 @@ def _frames(folder: Path) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
     tagged = [
         ({**{k: v for k, v in part.items() if k != "frames"}, **f}, k)
         for k, part in enumerate(parts)
-        for f in _files.key(part, "frames", folder)
+        for f in _files.objects(_files.key(part, "frames", folder), folder)
     ]
-    cameras = sorted({int(f.get("camera_index", 0)) for f, _ in tagged})
-    count = {c: sum(int(f.get("camera_index", 0)) == c for f, _ in tagged) for c in cameras}
-    chosen = max(cameras, key=lambda c: count[c]) if cameras else 0
+    of = [int(_files.number(f.get("camera_index", 0), f"{folder}: camera_index")) for f, _ in tagged]
+    cameras = sorted(set(of))
+    chosen = max(cameras, key=Counter(of).__getitem__) if cameras else 0
     by_time: dict[int, tuple[dict[str, Any], int]] = {}
-    for frame, part in tagged:
-        if int(frame.get("camera_index", 0)) == chosen:
-            by_time.setdefault(int(frame.get("timestep_index", len(by_time))), (frame, part))
+    for camera, (frame, part) in zip(of, tagged, strict=True):
+        if camera == chosen:
+            at = _files.number(frame.get("timestep_index", len(by_time)), f"{folder}: timestep_index")
+            by_time.setdefault(int(at), (frame, part))
     frames = [by_time[t] for t in sorted(by_time)]
     if len(frames) < 2:
         raise InputError(f"{folder}: its transforms hold {len(frames)} frame(s) of one camera, wanted a sequence")
@@ -105,7 +107,10 @@ def _frames(folder: Path) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
 
 def _view(frame: dict[str, Any], folder: Path) -> np.ndarray:
     c2w = _files.array(_files.key(frame, "transform_matrix", folder), (4, 4), f"{folder}: transform_matrix")
-    return GL @ np.linalg.inv(c2w)
+    try:
+        return GL @ np.linalg.inv(c2w)
+    except np.linalg.LinAlgError as error:
+        raise InputError(f"{folder}: a transform_matrix has no inverse ({error}); export again") from error
 
 
 def _motion(paths: list[Path], views: list[np.ndarray]) -> FlameMotion:
