@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gsth import math3d
-from gsth.head import JOINTS, HeadModel
+from gsth.head import JOINTS, PARENTS, HeadModel, _lbs
 from gsth.track import _points
+from gsth.track._misfit import carried
 from gsth.track._response import as_detected
 from gsth.types import Identity, Motion
 
@@ -134,8 +136,13 @@ class LandmarkRig:
             T_world_head=pose.torso(),
         )
 
-    def points(self, pose: Pose, shape: Tensor, offsets: Tensor) -> Tensor:
-        """Face points and shoulders, camera frame, m [t 480 3].
+    @cached_property
+    def _expr_planes(self) -> Tensor:
+        """The expression basis by planes [e 3 v], flat [e 3v]."""
+        return self.model.expr_basis.mT.flatten(1)
+
+    def planes(self, pose: Pose, shape: Tensor, offsets: Tensor) -> Tensor:
+        """Face points and shoulders, camera frame, m, by planes [t 3 480]; differentiable in all of the pose.
 
         Args:
             shape: Identity coefficients [s].
@@ -143,7 +150,15 @@ class LandmarkRig:
         """
         padded = torch.cat((offsets, offsets.new_zeros(2, 3)))
         person = self.model.shaped(Identity(self.model.id, shape, padded))
-        return person.posed(self.motion(pose, 25.0)).verts
+        motion = self.motion(pose, 25.0)
+        rest = torch.addmm(person.rest.mT.flatten(), motion.expr, self._expr_planes)
+        rot, centres = _lbs.joint_frames(person.pivots, PARENTS, motion.joints, motion.T_world_head)
+        shift = centres - (rot @ person.pivots[:, :, None])[..., 0]
+        return carried(rest.unflatten(1, (3, -1)), rot, shift, self.model.weights)
+
+    def points(self, pose: Pose, shape: Tensor, offsets: Tensor) -> Tensor:
+        """``planes`` as points [t 480 3]."""
+        return self.planes(pose, shape, offsets).mT
 
 
 def _around(head: HeadModel, place: Tensor) -> Tensor:
