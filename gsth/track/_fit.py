@@ -15,7 +15,7 @@ from gsth.errors import DivergedError
 from gsth.head import HeadModel
 from gsth.track import _points, _start
 from gsth.track._misfit import NEAR, Wanted, misfit
-from gsth.track._rig import LandmarkRig, Pose, landmark_weights
+from gsth.track._rig import LandmarkRig, Pose, landmark_weights, offset_sd
 from gsth.types import Event, Identity, Motion, Step
 
 RATES = {
@@ -29,7 +29,9 @@ SHOULDER_EXACT = 0.1
 """Shoulder points are some ten times less exact than face points."""
 SPARSE = {
     "tongueOut": 20.0, "cheekPuff": 6.0, "jawForward": 4.0, "jawLeft": 3.0, "jawRight": 3.0, "noseSneer": 3.0,
-    "mouthShrug": 2.0, "mouthRoll": 2.0, "cheekSquint": 3.0, "mouthDimple": 2.0, "eyeBlink": 0.3, "jawOpen": 0.3,
+    "mouthShrug": 2.5, "mouthPress": 1.7, "mouthRoll": 2.0, "mouthDimple": 2.0, "mouthStretch": 2.0,
+    "cheekSquint": 3.0, "eyeWide": 2.0, "mouthFunnel": 0.5, "mouthPucker": 0.4, "mouthSmile": 0.4, "eyeBlink": 0.3,
+    "jawOpen": 0.3,
 }  # fmt: skip
 """How much dearer than others an action is, by the start of its name: what landmarks do not see must not pay off."""
 FOCAL_SD, FOCAL_BOUNDS = 0.35, (0.8, 6.0)
@@ -48,7 +50,7 @@ class Weights:
     shoulders: float = 0.02
     shape: float = 0.0015
     offsets: float = 0.15
-    """Static offsets of the landmarks on the surface, in squared ``OFFSET_SD``."""
+    """Static offsets of the landmarks on the surface, in squared ``offset_sd``."""
     offset_pairs: float = 2.0
     """Same offset for both points of a pair, so that closed stays closed."""
     focal: float = 0.05
@@ -90,7 +92,6 @@ STAGES = (
     Stage("torso", "all", WHOLE, 50, Weights(still=0.02)),
 )
 """Identity moves on keyframes of the training part only; "torso" starts by taking the torso out of the head's pose."""
-OFFSET_SD = 0.003
 OFFSET_PAIR_SD = 0.001
 
 
@@ -321,7 +322,7 @@ class Fit:
         if "offsets" in stage.moves:
             upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
             pairs = (self.offsets[upper] - self.offsets[lower]) / OFFSET_PAIR_SD
-            total = total + w.offsets * (self.offsets / OFFSET_SD).square().sum(-1).mean()
+            total = total + w.offsets * (self.offsets / offset_sd()).square().sum(-1).mean()
             total = total + w.offset_pairs * w.offsets * pairs.square().sum(-1).mean()
         return total
 

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from gsth.errors import DivergedError
 from gsth.track import _gauss, _points, _start
-from gsth.track._fit import OFFSET_SD, Fit, Fitted, measured, sparsity
+from gsth.track._fit import Fit, Fitted, measured, sparsity
 from gsth.track._gauss import Carried, Points, State
-from gsth.track._rig import LandmarkRig
+from gsth.track._rig import LandmarkRig, offset_sd
 from gsth.track._surface import Surface, widened
 from gsth.types import Event, Identity, Motion, Step
 
@@ -62,7 +62,7 @@ NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
 OUTLIER = 0.08
 """Residual from which on a pixel counts little towards the texture (Geman-McClure)."""
-LANDMARK_PCT = 4.0
+LANDMARK_PCT = 3.2
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
@@ -199,7 +199,7 @@ class Photometric:
         pct = self.observed.pct[keys, None, None]
         rows = ((_gauss.projected_slopes(at.x, focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
         away = (seen.points - place[:, : _points.COUNT]) * pct
-        hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / OFFSET_SD**2
+        hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / offset_sd()[:, None] ** 2
         return torch.linalg.solve(hessian, torch.einsum("tnac,tna->nc", rows, away))
 
     def _normals(self) -> Tensor:
