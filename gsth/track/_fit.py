@@ -14,7 +14,8 @@ from gsth import math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel
 from gsth.track import _points, _start
-from gsth.track._rig import LandmarkRig, Pose, landmark_weights
+from gsth.track._misfit import NEAR, Wanted, misfit
+from gsth.track._rig import LandmarkRig, Pose, landmark_weights, offset_sd
 from gsth.types import Event, Identity, Motion, Step
 
 RATES = {
@@ -24,9 +25,13 @@ RATES = {
 """Adam step sizes: rad, m, rad, rad, rad, activation, coefficient, m, log px."""
 SOFT = 0.4
 """Residuals below this, % of the inter-ocular distance, count squared, larger ones linearly (Charbonnier 1994)."""
+SHOULDER_EXACT = 0.1
+"""Shoulder points are some ten times less exact than face points."""
 SPARSE = {
     "tongueOut": 20.0, "cheekPuff": 6.0, "jawForward": 4.0, "jawLeft": 3.0, "jawRight": 3.0, "noseSneer": 3.0,
-    "mouthShrug": 2.0, "mouthRoll": 2.0, "cheekSquint": 3.0, "mouthDimple": 2.0, "eyeBlink": 0.3, "jawOpen": 0.3,
+    "mouthShrug": 2.5, "mouthPress": 1.7, "mouthRoll": 2.0, "mouthDimple": 2.0, "mouthStretch": 2.0,
+    "cheekSquint": 3.0, "eyeWide": 2.0, "mouthFunnel": 0.5, "mouthPucker": 0.4, "mouthSmile": 0.4, "eyeBlink": 0.3,
+    "jawOpen": 0.3,
 }  # fmt: skip
 """How much dearer than others an action is, by the start of its name: what landmarks do not see must not pay off."""
 FOCAL_SD, FOCAL_BOUNDS = 0.35, (0.8, 6.0)
@@ -45,7 +50,7 @@ class Weights:
     shoulders: float = 0.02
     shape: float = 0.0015
     offsets: float = 0.15
-    """Static offsets of the landmarks on the surface, in squared ``OFFSET_SD``."""
+    """Static offsets of the landmarks on the surface, in squared ``offset_sd``."""
     offset_pairs: float = 2.0
     """Same offset for both points of a pair, so that closed stays closed."""
     focal: float = 0.05
@@ -87,7 +92,6 @@ STAGES = (
     Stage("torso", "all", WHOLE, 50, Weights(still=0.02)),
 )
 """Identity moves on keyframes of the training part only; "torso" starts by taking the torso out of the head's pose."""
-OFFSET_SD = 0.003
 OFFSET_PAIR_SD = 0.001
 
 
@@ -227,7 +231,8 @@ class Fit:
     def result(self) -> Fitted:
         """The outcome so far, on all frames."""
         with torch.no_grad():
-            projected = self._project(self.rig.points(self.pose, self.shape, self.offsets))[:, : _points.COUNT]
+            seen = self.rig.points(self.pose, self.shape, self.offsets)[:, : _points.COUNT]
+            projected = seen[..., :2] / seen[..., 2:].clamp_min(NEAR) * self.focal + self.observed.principal
             motion = self.rig.motion(self.pose, self.observed.fps)
         identity = Identity(self.head.id, self.shape.clone())
         return measured(self.observed, float(self.focal), identity, motion, self.offsets.clone(), projected)
@@ -241,10 +246,11 @@ class Fit:
         moves = [n for n in stage.moves if not (n == "log_focal" and observed.focal_known)]
         shared: dict[str, Tensor] = {n: getattr(self, n) for n in moves if n in ("shape", "offsets", "log_focal")}
         start = shared | {n: getattr(pose, n) for n in moves if n not in shared}
+        wanted = self._wanted(observed, stage.weights)
         adam = Adam(start, {n: RATES[n] for n in start}, stage.steps)
         for _ in range(stage.steps):
             self._install(pose, shared, adam.values())
-            loss = self._loss(pose, observed, stage)
+            loss = self._loss(pose, observed, wanted, stage)
             if not torch.isfinite(loss):
                 raise DivergedError(f"tracking, stage {stage.name!r}: the loss is not finite; please report the clip")
             adam.step(loss)
@@ -277,28 +283,31 @@ class Fit:
             pivots = self.rig.model.shaped(Identity(self.head.id, self.shape)).pivots
             self.pose = _start.split_torso(self.pose, pivots, self.train_frames, self.observed.fps, NECK_SHARE)
 
-    def _project(self, points: Tensor) -> Tensor:
-        xy = points[..., :2] / points[..., 2:].clamp_min(1e-3)
-        return xy * self.focal + self.observed.principal
-
-    def _loss(self, pose: Pose, seen: Observed, stage: Stage) -> Tensor:
-        w = stage.weights
-        projected = self._project(self.rig.points(pose, self.shape, self.offsets))
-        points = projected[:, : _points.COUNT]
-        pct = seen.pct[:, None]
+    def _wanted(self, seen: Observed, w: Weights) -> Wanted:
+        """What the landmark term compares with."""
         counts = seen.found.float() / seen.found.sum().clamp_min(1)
-        error = _soft((points - seen.points).norm(dim=-1) * pct)
-        loss = ((error * seen.importance).sum(1) * counts).sum()
+        shoulders = w.shoulders / 2 / len(counts) * seen.shoulders[..., 2]
+        exact = torch.ones(_points.COUNT + 2)
+        exact[_points.COUNT :] = SHOULDER_EXACT
         upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
-        gap = (points[:, upper] - points[:, lower]) - (seen.points[:, upper] - seen.points[:, lower])
-        loss = loss + w.pairs * (_soft(gap.norm(dim=-1) * pct).mean(1) * counts).sum()
-        if w.shoulders:
-            away = (projected[:, _points.COUNT :] - seen.shoulders[..., :2]).norm(dim=-1) * pct
-            loss = loss + w.shoulders * (_soft(away / 10) * seen.shoulders[..., 2]).mean()
+        return Wanted(
+            places=torch.cat((seen.points, seen.shoulders[..., :2]), 1).mT.contiguous(),
+            pct=seen.pct,
+            weight=torch.cat((seen.importance * counts[:, None], shoulders), 1),
+            exact=exact,
+            pairs=(upper, lower),
+            pair_weight=w.pairs / len(upper) * counts,
+            principal=seen.principal,
+            soft=SOFT,
+        )
+
+    def _loss(self, pose: Pose, seen: Observed, wanted: Wanted, stage: Stage) -> Tensor:
+        w = stage.weights
+        loss = misfit(self.rig.planes(pose, self.shape, self.offsets), self.focal, wanted)
         if seen.scores is not None:
             told = seen.scores.isfinite()
-            apart = torch.where(told, pose.expr - seen.scores.nan_to_num(), 0.0)
-            loss = loss + w.scores * (apart.square().sum(1) * counts).sum()
+            apart = torch.where(told & seen.found[:, None], pose.expr - seen.scores.nan_to_num(), 0.0)
+            loss = loss + w.scores * apart.square().sum() / seen.found.sum().clamp_min(1)
         loss = loss + self._person_prior(stage) + self._expression_prior(pose, w) + _motion_prior(pose, w)
         return loss
 
@@ -313,7 +322,7 @@ class Fit:
         if "offsets" in stage.moves:
             upper, lower = ([p[i] for p in _points.PAIRS] for i in (0, 1))
             pairs = (self.offsets[upper] - self.offsets[lower]) / OFFSET_PAIR_SD
-            total = total + w.offsets * (self.offsets / OFFSET_SD).square().sum(-1).mean()
+            total = total + w.offsets * (self.offsets / offset_sd()).square().sum(-1).mean()
             total = total + w.offset_pairs * w.offsets * pairs.square().sum(-1).mean()
         return total
 
@@ -355,11 +364,6 @@ def measured(
     error = (projected - seen.points).norm(dim=-1) / ruler(seen.points)[:, None] * 100
     face = error[:, : _points.IRIS_RIGHT[0]].mean(1)
     return Fitted(focal, identity, motion, offsets, projected, face, error[:, list(_points.LIPS)].mean(1))
-
-
-def _soft(error: Tensor) -> Tensor:
-    """Charbonnier penalty of errors >= 0."""
-    return (error.square() + SOFT**2).sqrt() - SOFT
 
 
 def ruler(points: Tensor) -> Tensor:

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from gsth.errors import DivergedError
 from gsth.track import _gauss, _points, _start
-from gsth.track._fit import OFFSET_SD, Fit, Fitted, measured, sparsity
+from gsth.track._fit import Fit, Fitted, measured, sparsity
 from gsth.track._gauss import Carried, Points, State
-from gsth.track._rig import LandmarkRig
+from gsth.track._rig import LandmarkRig, offset_sd
 from gsth.track._surface import Surface, widened
 from gsth.types import Event, Identity, Motion, Step
 
@@ -62,7 +62,7 @@ NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
 OUTLIER = 0.08
 """Residual from which on a pixel counts little towards the texture (Geman-McClure)."""
-LANDMARK_PCT = 4.0
+LANDMARK_PCT = 3.2
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
@@ -158,6 +158,8 @@ class Photometric:
         for r in rounds:
             px = min(r.px, self.images.shape[1])
             self._learn(textured, px)
+            if r is rounds[0]:
+                self._keep(self.certainty > 0)
             for _ in range(r.identity):
                 self._identity_step(keys, px)
             if r.identity:  # a texture from before would hold the motion where the old identity had it
@@ -197,7 +199,7 @@ class Photometric:
         pct = self.observed.pct[keys, None, None]
         rows = ((_gauss.projected_slopes(at.x, focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
         away = (seen.points - place[:, : _points.COUNT]) * pct
-        hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / OFFSET_SD**2
+        hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / offset_sd()[:, None] ** 2
         return torch.linalg.solve(hessian, torch.einsum("tnac,tna->nc", rows, away))
 
     def _normals(self) -> Tensor:
@@ -251,6 +253,12 @@ class Photometric:
         w = weight * trust
         variance = (w * rest.square()).sum(0) / w.sum(0).clamp_min(1e-6)
         self.certainty = (weight.sum(0) > 0.5) / (NOISE**2 + 2 * variance)
+
+    def _keep(self, points: Tensor) -> None:
+        """Go on with some of the surface points [n] alone: two thirds lie where no frame shows them."""
+        self.surface = self.surface.take(points)
+        self.skin = Points.of(self.surface.model, self.free)
+        self.texture, self.certainty = self.texture[points], self.certainty[points]
 
     def _follow(self, frames: Tensor, px: int, normals: Tensor, r: Round) -> State:
         """Motion of some neighbouring frames, everything else fixed."""
@@ -333,7 +341,7 @@ class Photometric:
         away = sight.value - (1 + state.gain[:, :1]) * drawn - state.gain[:, 1:]
         weight = nth * sight.weight * self.certainty / (1 + 0.5 * away.square() * self.certainty)
         weight = weight * self.observed.found[frames, None]
-        # two thirds of the points are never seen; the others are weighed before the derivatives are taken
+        # points that no frame of the chunk shows are left out, the others weighed before the derivatives are taken
         used = (weight[:, ::nth] > 0).any(0).nonzero()[:, 0] * nth
         skin, sight, root = self.skin.take(used, shared), sight.take(used), weight[:, used].sqrt()
         drawn, away, picture_slope = drawn[:, used] * root, away[:, used] * root, sight.slope * root[..., None]
@@ -360,21 +368,14 @@ class Photometric:
             row[..., -1] = place * pct + _retreat(row, state)
         away = (place + seen.principal - torch.cat((seen.points, seen.shoulders[..., :2]), 1)) * pct
         upper, lower = ([pair[i] for pair in _points.PAIRS] for i in (0, 1))
-        row, away = (torch.cat((v, v[:, upper] - v[:, lower]), 1) for v in (row, away))
-        weight = torch.cat(
-            (
-                self._importance[frames],
-                SHOULDER_WEIGHT / 25 * seen.shoulders[..., 2],
-                PAIR_WEIGHT * seen.found[:, None].expand(-1, len(upper)),
-            ),
-            1,
-        )
+        gaps = row[:, upper] - row[:, lower], away[:, upper] - away[:, lower]
+        weight = torch.cat((self._importance[frames], SHOULDER_WEIGHT / 25 * seen.shoulders[..., 2]), 1)
         # shoulder points are some five times less exact than face points
         exact = torch.ones(away.shape[1])
-        exact[_points.COUNT : _points.COUNT + 2] = 0.2
-        weight = weight / (1 + (away.square().sum(-1) * exact.square()) / 4) / LANDMARK_PCT**2
-        root = weight.sqrt()[..., None]
-        return _products(row.mul_(root[..., None]).flatten(1, 2), (away * root).flatten(1))
+        exact[_points.COUNT :] = 0.2
+        points = _robust_products(row, away, weight, exact)
+        pairs = _robust_products(*gaps, PAIR_WEIGHT * seen.found[:, None], torch.ones(len(upper)))
+        return points[0] + pairs[0], points[1] + pairs[1]
 
 
 def _retreat(rows: Tensor, state: State) -> Tensor:
@@ -385,6 +386,13 @@ def _retreat(rows: Tensor, state: State) -> Tensor:
     """
     back = rows[..., _gauss.TORSO_SHIFT.stop - 1]
     return back * state.torso[:, 6].reshape(-1, *[1] * (back.ndim - 1))
+
+
+def _robust_products(rows: Tensor, away: Tensor, weight: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
+    """``_products`` of landmarks: rows [t n 2 p] (spent), residuals [t n 2], weights [t n], exactness [n]."""
+    weight = weight / (1 + (away.square().sum(-1) * exact.square()) / 4) / LANDMARK_PCT**2
+    root = weight.sqrt()[..., None]
+    return _products(rows.mul_(root[..., None]).flatten(1, 2), (away * root).flatten(1))
 
 
 def _products(rows: Tensor, away: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,6 +71,10 @@ class Surface:
         )
         return cls(model, faces, bary)
 
+    def take(self, points: Tensor) -> Surface:
+        """Some of the points, by number or by bool [n]."""
+        return Surface(self.model.subset(points), self.faces[points], self.bary[points])
+
     def normals(self, head: HeadModel, rest: Tensor) -> Tensor:
         """Smooth outward normals of the points [n 3] on neutral vertices [v 3]."""
         corner = rest[head.faces]

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from gsth import artifacts, media, track
+from gsth import artifacts, media, synth, track
 from gsth.errors import InputError
-from gsth.track import TrackConfig, _landmarks, _preflight
+from gsth.track import TrackConfig, _landmarks, _preflight, _quality
 from gsth.track._landmarks import Detections
 from gsth.track.detectors import builtin
 from gsth.types import Clip, Notice, Track
@@ -131,6 +131,23 @@ def test_a_profile_is_refused_or_every_such_frame_is_lost(
         assert "face was found in" in str(error)
     else:
         assert notices, "never silence"
+
+
+@pytest.mark.slow
+def test_a_turn_to_the_profile_is_finite_and_its_frames_are_bad(tmp_path: Path) -> None:
+    """An actor who looks away by 85 degrees in the middle of a sentence."""
+    pytest.importorskip("mediapipe")
+    path = tmp_path / "p.mp4"
+    for _ in synth.film(synth.SynthConfig(seconds=4, size=192, turn_deg=85), path):
+        pass
+    config = TrackConfig(size=128, drop_bad_frames=True, photometric=False, report=False)
+    said = "\n".join(e.text for e in track.run(path, tmp_path / "p.track", config) if isinstance(e, Notice))
+    made = artifacts.load(Track, tmp_path / "p.track")
+    true = np.abs(_quality.turn_deg(artifacts.load(synth.Truth, synth.truth_folder(path)).motion)[0])
+    assert true.max() > 80 and (true > 70).sum() > 5
+    assert not made.found[true > 70].any() and made.found[true < 40].float().mean() > 0.9
+    assert "frames are bad" in said
+    assert all(x.isfinite().all() for x in (made.motion.expr, made.motion.joints, made.motion.T_world_head))
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -182,3 +184,34 @@ def test_the_detectors_own_scores_pull_where_it_tells_them(made_up: HeadModel, o
     plain, pulled = outcome
     assert pulled[:30].mean() > plain[:30].mean() + 0.2 and pulled.isfinite().all()
     assert (pulled[32:] - plain[32:]).abs().mean() < 0.1
+
+
+LONG = """
+import resource, torch
+import subprocess
+import sys
+from dataclasses import replace
+from gsth import head, math3d
+from gsth.track import _points
+from gsth.track._fit import STAGES, Fit, Observed
+from gsth.track._rig import LandmarkRig, Pose
+
+frames, model = 5 * 60 * 25, head.load()
+rest = Pose.at(math3d.quat_identity(1), torch.tensor(((0.0, 0.1, 0.8),)), len(model.expression_names))
+xyz = LandmarkRig.of(model).points(rest, torch.zeros(len(model.shape_basis)), torch.zeros(_points.COUNT, 3))
+px = xyz[..., :2] / xyz[..., 2:] * 700 + 128 + 0.5 * torch.randn(frames, _points.COUNT + 2, 2)
+shoulders = torch.cat((px[:, _points.COUNT :], torch.ones(frames, 2, 1)), -1)
+found = torch.ones(frames, dtype=torch.bool)
+seen = Observed(px[:, : _points.COUNT], found, shoulders, torch.full((2,), 128.0), 700.0, 256.0, 25.0)
+fit = Fit(model, seen, frames)
+for _ in fit.run((replace(STAGES[-1], steps=2),)):
+    pass
+assert fit.result().error_pct.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
+def test_five_minutes_of_frames_fit_into_three_gigabytes() -> None:
+    ran = subprocess.run([sys.executable, "-c", LONG], check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout.split()[-1]) < 3.0
