@@ -126,10 +126,8 @@ class _Voice(ctypes.Structure):
 
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-_SYNCHRONOUS = 2
-_PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 1, 2, 0x8000
-_UTF8, _END_PAUSE = 1, 0x1000
-_IPA_UNDERSCORED = 2 | ord("_") << 8
+_SYNCHRONOUS, _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 2, 1, 2, 0x8000
+_UTF8, _END_PAUSE, _IPA_UNDERSCORED = 1, 0x1000, 2 | ord("_") << 8
 _EVENT_END, _EVENT_PHONEME = 0, 7
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _lock = threading.Lock()
@@ -307,10 +305,9 @@ def _segments(marks: Sequence[tuple[str, int]], samples: int, rate: int) -> tupl
 # ---- phonemes to mouth movements -------------------------------------------------------------------------------------
 
 _ARTICULATORS = ("jaw", "spread", "pucker", "funnel", "bare", "tongue", "narrow")
-"""Jaw opening; lip corners apart; lips forward and small; lips forward and square; lips off the teeth; tongue tip; the
-share of the jaw's opening that rounding lips take back. How far the lips part differs from how far the jaw opens: for
-rounded vowels and w by far less, for i and s by more (Fromkin 1964, Lang. Speech 7; Linker 1982, UCLA WPP 56; Abry and
-Boe 1986, Speech Commun. 5: about 3 mm for u, 5 for o, 8 for ɔ and i, 13 for a)."""
+"""Jaw opening; corners apart; lips forward and small; forward and square; off the teeth; tongue tip; the share of the
+jaw's opening that rounding takes back: lips part by far less than the jaw opens in rounded sounds, more in i and s
+(Fromkin 1964, Language and Speech 7; Linker 1982, UCLA Working Papers in Phonetics 56; the sizes are our own)."""
 
 _VOWELS: Mapping[str, tuple[float, float, float]] = {  # jaw, spread, round
     "i": (0.18, 0.85, 0.0), "y": (0.14, 0.0, 0.95), "ɨ": (0.20, 0.40, 0.0), "ᵻ": (0.22, 0.40, 0.0),
@@ -402,8 +399,8 @@ def _vowel_target(letter: str, stressed: bool) -> tuple[float, ...]:
     jaw, spread, rounded = _VOWELS[letter]
     strong = 1.0 if stressed else 0.8
     # Open rounded vowels keep a wide square mouth (funnel), closed ones a small one (pucker).
-    pucker, funnel = rounded * (1 - 0.7 * jaw), rounded * 0.9 * jaw
-    return (jaw * strong, spread * strong, pucker, funnel, 0.12 + 0.45 * spread, 0.0, 0.75 * rounded)
+    round_lips = (rounded * (1 - 0.7 * jaw), rounded * 0.9 * jaw)
+    return (jaw * strong, spread * strong, *round_lips, 0.12 + 0.45 * spread, 0.0, 0.75 * rounded)
 
 
 def _pieces(phonemes: Sequence[Phoneme]) -> list[tuple[str, float, float, bool]]:
@@ -493,8 +490,7 @@ def visemes(phonemes: Sequence[Phoneme], fps: float, frames: int, names: Sequenc
     sides["jawOpen"] = sides["jawOpen"] * (1 - 0.6 * tucked) * (1 - 0.5 * closed)
     sides["mouthLowerDown"] = sides["mouthLowerDown"] * (1 - tucked)
     sides["mouthClose"] = sides["jawOpen"] * np.maximum(closed, levels["narrow"])
-    for shape in ("mouthFunnel", "mouthPucker"):
-        sides[shape] = sides[shape] * (1 - 0.7 * tucked)
+    sides |= {shape: sides[shape] * (1 - 0.7 * tucked) for shape in ("mouthFunnel", "mouthPucker")}
 
     out = np.zeros((frames, len(names)), np.float32)
     for i, name in enumerate(names):

@@ -228,9 +228,8 @@ def training_variants() -> tuple[str, ...]:
 def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
     """A batch [b c 64] as other rooms and microphones would give it.
 
-    Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract up to a quarter longer or
-    shorter (men's to children's), steady noise 5 to 50 dB below the speech, and two stretches of bands that are missing
-    (SpecAugment, Park et al. 2019).
+    Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract 12 % longer or shorter,
+    steady noise 8 to 50 dB below the speech, and bands that are missing (SpecAugment, Park et al. 2019).
     """
     batch, _, bands = features.shape
 
@@ -238,7 +237,7 @@ def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
         return torch.rand(shape or (batch, 1, 1), generator=generator) * (high - low) + low
 
     # Vocal tract length: stretch the band axis (mel is near enough to log frequency above 1 kHz).
-    position = torch.arange(bands) * torch.exp(uniform(-0.22, 0.22))
+    position = torch.arange(bands) * uniform(0.88, 1.12)
     low = position.floor().clamp(0, bands - 2)
     part = (position - low).clamp(0, 1)
     index = low.long().expand(batch, features.shape[1], bands)
@@ -249,15 +248,14 @@ def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
     colour = torch.nn.functional.interpolate(knots, bands, mode="linear", align_corners=True)
     log = log + colour + uniform(-1.15, 1.15)
     shape = torch.nn.functional.interpolate(
-        torch.randn(batch, 1, 5, generator=generator) * 2.0, bands, mode="linear", align_corners=True
+        torch.randn(batch, 1, 5, generator=generator) * 1.5, bands, mode="linear", align_corners=True
     )
-    floor = shape - uniform(2.0, 11.0) - 3.0
+    floor = shape - uniform(3.0, 11.0) - 3.0
     flicker = torch.randn(features.shape, generator=generator) * 0.5
     log = torch.logaddexp(log, floor + flicker).clamp_min(np.log(audio._FLOOR))
     out = (log - audio._CENTRE) / audio._SPREAD
-    band, mean = torch.arange(bands), out.mean((1, 2), keepdim=True)
-    for _ in range(2):
-        start = torch.randint(0, bands, (batch, 1, 1), generator=generator)
-        width = torch.randint(0, 9, (batch, 1, 1), generator=generator)
-        out = torch.where((band >= start) & (band < start + width), mean, out)
-    return out
+    start = torch.randint(0, bands, (batch, 1, 1), generator=generator)
+    width = torch.randint(0, 9, (batch, 1, 1), generator=generator)
+    band = torch.arange(bands)
+    missing = (band >= start) & (band < start + width)
+    return torch.where(missing, out.mean((1, 2), keepdim=True), out)

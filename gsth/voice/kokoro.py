@@ -67,10 +67,10 @@ class KokoroSpeaker:
         file, _, names = config.voice.partition("@")
         model = Path(file)
         styles = _styles(model)
-        wanted = names.split("+") if names else list(styles)[:1]
+        wanted = names.split("+") if names or not styles else [next(iter(styles))]
         if unknown := [n for n in wanted if n not in styles]:
             raise InputError(f"{model}: has no voice {unknown[0]!r}; there are: {', '.join(styles)}")
-        self._style = np.mean([styles[n] for n in wanted], 0, dtype=np.float32)
+        self._style: np.ndarray = sum(styles[n] for n in wanted) / np.float32(len(wanted))
         self._code = _LANGUAGES.get(wanted[0][:1], "en-us")
         self._session = _loaded(model, config.seed)
 
