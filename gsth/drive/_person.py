@@ -47,7 +47,7 @@ _SPAN = (0.5, 2.0)
 """Limits of the factor between the person's mouth opening and the prior's."""
 _GIVEN_BACK = (0.6, 1.6)
 """Limits of the same factor after learning."""
-_LEAST_BELIEF = 0.3
+_LEAST_BELIEF = 0.5
 """In the person's span, however little their lips follow the sound: they do open them."""
 _ROUNDS = 4
 _LAG_S = 0.2
