@@ -75,7 +75,8 @@ class Drive:
     motion: Path | None = None
     """A Motion artifact, Live Link Face CSV, 52-weight JSON, or npz."""
     voice: str | None = None
-    """For text: an espeak-ng voice (en-gb+f3; f3 with --lang), hibari, or the file of a Piper voice."""
+    """For text: an espeak-ng voice (en-gb+f3; f3 with --lang), hibari, the file of a Piper voice, or
+    kokoro:FILE@NAME."""
     lang: str | None = None
     """For text: language code, for example en, de, zh."""
     pose: Literal["relative", "absolute", "none"] = "relative"

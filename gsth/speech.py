@@ -126,10 +126,8 @@ class _Voice(ctypes.Structure):
 
 
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-_SYNCHRONOUS = 2
-_PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 1, 2, 0x8000
-_UTF8, _END_PAUSE = 1, 0x1000
-_IPA_UNDERSCORED = 2 | ord("_") << 8
+_SYNCHRONOUS, _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 2, 1, 2, 0x8000
+_UTF8, _END_PAUSE, _IPA_UNDERSCORED = 1, 0x1000, 2 | ord("_") << 8
 _EVENT_END, _EVENT_PHONEME = 0, 7
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _lock = threading.Lock()
@@ -306,8 +304,10 @@ def _segments(marks: Sequence[tuple[str, int]], samples: int, rate: int) -> tupl
 
 # ---- phonemes to mouth movements -------------------------------------------------------------------------------------
 
-_ARTICULATORS = ("jaw", "spread", "pucker", "funnel", "bare", "tongue")
-"""Jaw opening; lip corners apart; lips forward and small; lips forward and square; lips off the teeth; tongue tip."""
+_ARTICULATORS = ("jaw", "spread", "pucker", "funnel", "bare", "tongue", "narrow")
+"""Jaw opening; corners apart; lips forward and small; forward and square; off the teeth; tongue tip; the share of the
+jaw's opening that rounding takes back: lips part by far less than the jaw opens in rounded sounds, more in i and s
+(Fromkin 1964, Language and Speech 7; Linker 1982, UCLA Working Papers in Phonetics 56; the sizes are our own)."""
 
 _VOWELS: Mapping[str, tuple[float, float, float]] = {  # jaw, spread, round
     "i": (0.18, 0.85, 0.0), "y": (0.14, 0.0, 0.95), "ɨ": (0.20, 0.40, 0.0), "ᵻ": (0.22, 0.40, 0.0),
@@ -338,22 +338,22 @@ _CONSONANTS: Mapping[str, str] = {
 
 # Target of each articulator and how strongly the class insists on it (0: left to the neighbours).
 _CLASSES: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    #             jaw   spread pucker funnel bare tongue    strengths
-    "silence": ((0.00, 0.00, 0.00, 0.00, 0.00, 0.00), (0.8, 0.8, 0.8, 0.8, 0.8, 0.8)),
-    "vowel": ((0.00, 0.00, 0.00, 0.00, 0.00, 0.00), (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
-    "closed": ((0.10, 0.00, 0.05, 0.00, 0.00, 0.00), (0.7, 0.2, 0.1, 0.1, 1.0, 1.0)),
-    "tucked": ((0.12, 0.10, 0.00, 0.00, 0.15, 0.00), (1.0, 0.3, 0.4, 0.4, 0.6, 1.0)),
-    "dental": ((0.20, 0.15, 0.00, 0.00, 0.25, 1.00), (0.8, 0.3, 0.2, 0.2, 0.5, 1.5)),
-    "hissing": ((0.07, 0.35, 0.00, 0.05, 0.55, 0.00), (1.6, 0.4, 0.2, 0.2, 0.9, 1.0)),
-    "alveolar": ((0.16, 0.20, 0.00, 0.00, 0.25, 0.15), (0.7, 0.2, 0.1, 0.1, 0.4, 0.8)),
-    "lateral": ((0.26, 0.15, 0.00, 0.00, 0.25, 0.40), (0.7, 0.2, 0.1, 0.1, 0.4, 1.2)),
-    "rounded_r": ((0.18, 0.00, 0.35, 0.30, 0.10, 0.00), (0.7, 0.5, 0.6, 0.8, 0.4, 0.8)),
-    "hushing": ((0.09, 0.00, 0.25, 0.85, 0.45, 0.00), (1.5, 0.8, 0.6, 1.6, 0.9, 1.0)),
-    "palatal": ((0.15, 0.50, 0.00, 0.00, 0.20, 0.00), (0.7, 0.4, 0.1, 0.1, 0.3, 0.8)),
-    "velar": ((0.24, 0.00, 0.00, 0.00, 0.00, 0.00), (0.5, 0.05, 0.05, 0.05, 0.1, 0.8)),
-    "labial_glide": ((0.12, 0.00, 1.00, 0.20, 0.00, 0.00), (1.0, 1.0, 1.8, 0.6, 0.8, 0.8)),
-    "loose_labial": ((0.14, 0.00, 0.15, 0.00, 0.00, 0.00), (0.9, 0.3, 0.3, 0.2, 0.6, 0.8)),
-    "throat": ((0.20, 0.00, 0.00, 0.00, 0.00, 0.00), (0.05, 0.05, 0.05, 0.05, 0.05, 0.2)),
+    #             jaw   spread pucker funnel bare tongue narrow    strengths
+    "silence": ((0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00), (0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8)),
+    "vowel": ((0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00), (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
+    "closed": ((0.10, 0.00, 0.05, 0.00, 0.00, 0.00, 0.00), (0.7, 0.2, 0.1, 0.1, 1.0, 1.0, 0.1)),
+    "tucked": ((0.12, 0.10, 0.00, 0.00, 0.15, 0.00, 0.00), (1.0, 0.3, 0.4, 0.4, 0.6, 1.0, 0.4)),
+    "dental": ((0.20, 0.15, 0.00, 0.00, 0.50, 1.00, 0.00), (0.8, 0.3, 0.2, 0.2, 0.5, 1.5, 0.2)),
+    "hissing": ((0.10, 0.35, 0.00, 0.05, 0.90, 0.00, 0.00), (1.4, 0.4, 0.2, 0.2, 0.9, 1.0, 0.2)),
+    "alveolar": ((0.16, 0.20, 0.00, 0.00, 0.60, 0.15, 0.00), (0.7, 0.2, 0.1, 0.1, 0.4, 0.8, 0.1)),
+    "lateral": ((0.26, 0.15, 0.00, 0.00, 0.35, 0.40, 0.00), (0.7, 0.2, 0.1, 0.1, 0.4, 1.2, 0.1)),
+    "rounded_r": ((0.18, 0.00, 0.35, 0.25, 0.10, 0.00, 0.35), (0.7, 0.5, 0.6, 0.8, 0.4, 0.8, 0.7)),
+    "hushing": ((0.10, 0.00, 0.25, 0.65, 0.40, 0.00, 0.20), (1.5, 0.8, 0.6, 1.6, 0.9, 1.0, 0.6)),
+    "palatal": ((0.15, 0.50, 0.00, 0.00, 0.45, 0.00, 0.00), (0.7, 0.4, 0.1, 0.1, 0.3, 0.8, 0.1)),
+    "velar": ((0.24, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00), (0.5, 0.05, 0.05, 0.05, 0.1, 0.8, 0.05)),
+    "labial_glide": ((0.12, 0.00, 1.00, 0.00, 0.00, 0.00, 0.95), (1.2, 1.0, 1.8, 1.2, 1.2, 0.8, 3.0)),
+    "loose_labial": ((0.14, 0.00, 0.15, 0.00, 0.00, 0.00, 0.50), (0.9, 0.3, 0.3, 0.2, 0.6, 0.8, 0.8)),
+    "throat": ((0.20, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00), (0.05, 0.05, 0.05, 0.05, 0.05, 0.2, 0.05)),
 }
 _CLASS_OF = {letter: name for name, letters in _CONSONANTS.items() for letter in letters}
 
@@ -373,8 +373,8 @@ _PARTS_LIPS = ("mouthLowerDown", "mouthUpperUp", "mouthFunnel", "tongueOut", "mo
 
 # How fast each articulator moves (standard deviation) and how far it runs ahead of the sound, s. The lips are heavy
 # and start early (JALI's "lip-heavy" rule), the tongue tip is quick.
-_SIGMA_S = (0.034, 0.042, 0.050, 0.045, 0.036, 0.024)
-_LEAD_S = (0.010, 0.015, 0.045, 0.035, 0.010, 0.000)
+_SIGMA_S = (0.034, 0.042, 0.050, 0.045, 0.036, 0.024, 0.042)
+_LEAD_S = (0.010, 0.015, 0.045, 0.035, 0.010, 0.000, 0.020)
 _RAMP_S = 0.055
 """Time that the lips take to meet and to part."""
 _GRID_HZ = 400
@@ -399,7 +399,8 @@ def _vowel_target(letter: str, stressed: bool) -> tuple[float, ...]:
     jaw, spread, rounded = _VOWELS[letter]
     strong = 1.0 if stressed else 0.8
     # Open rounded vowels keep a wide square mouth (funnel), closed ones a small one (pucker).
-    return (jaw * strong, spread * strong, rounded * (1 - 0.7 * jaw), rounded * 0.9 * jaw, 0.12 + 0.15 * spread, 0.0)
+    round_lips = (rounded * (1 - 0.7 * jaw), rounded * 0.9 * jaw)
+    return (jaw * strong, spread * strong, *round_lips, 0.12 + 0.45 * spread, 0.0, 0.75 * rounded)
 
 
 def _pieces(phonemes: Sequence[Phoneme]) -> list[tuple[str, float, float, bool]]:
@@ -414,7 +415,7 @@ def _pieces(phonemes: Sequence[Phoneme]) -> list[tuple[str, float, float, bool]]
 
 
 def _blend(pieces: Sequence[tuple[str, float, float, bool]], times: np.ndarray) -> np.ndarray:
-    """Articulator curves [times, 6]: strength-weighted targets, both smoothed by the articulator's kernel."""
+    """Articulator curves [times, 7]: strength-weighted targets, both smoothed by the articulator's kernel."""
     first, last = times[0] - 0.5, times[-1] + 0.5
     grid = np.arange(first, last, 1 / _GRID_HZ)
     target = np.zeros((len(grid), len(_ARTICULATORS)))
@@ -488,9 +489,8 @@ def visemes(phonemes: Sequence[Phoneme], fps: float, frames: int, names: Sequenc
     # A tuck brings the lower lip to the upper teeth, so the jaw comes nearly up and the lower lip does not hang.
     sides["jawOpen"] = sides["jawOpen"] * (1 - 0.6 * tucked) * (1 - 0.5 * closed)
     sides["mouthLowerDown"] = sides["mouthLowerDown"] * (1 - tucked)
-    sides["mouthClose"] = sides["jawOpen"] * closed
-    for shape in ("mouthFunnel", "mouthPucker"):
-        sides[shape] = sides[shape] * (1 - 0.7 * tucked)
+    sides["mouthClose"] = sides["jawOpen"] * np.maximum(closed, levels["narrow"])
+    sides |= {shape: sides[shape] * (1 - 0.7 * tucked) for shape in ("mouthFunnel", "mouthPucker")}
 
     out = np.zeros((frames, len(names)), np.float32)
     for i, name in enumerate(names):

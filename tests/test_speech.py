@@ -119,6 +119,17 @@ def test_each_sound_has_its_shape() -> None:
     assert peak("θ", "tongueOut") > peak("l", "tongueOut") > peak("k", "tongueOut")
 
 
+def test_rounding_draws_the_lips_together() -> None:
+    """The lips of rounded sounds part far less than their jaw opens, in the order that lips were measured in."""
+
+    def gap(symbol: str) -> float:
+        curves = speech.visemes(said("", "t", symbol, "t", "", each_s=0.15), 50, 38).numpy()
+        return float((column(curves, "jawOpen") - column(curves, "mouthClose"))[17:20].max())
+
+    wide, o, u, w = (gap(s) for s in ("ˈɑː", "ˈoː", "ˈuː", "w"))
+    assert wide > 2 * o > 3 * u and u > 2 * w and w < 0.05 * wide
+
+
 def test_rounding_spreads_to_neighbours_and_k_leaves_the_lips_alone() -> None:
     """Co-articulation: the k of 'koo' is rounded, that of 'kee' is not."""
     at_k = slice(5, 8)

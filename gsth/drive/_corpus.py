@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -94,7 +95,8 @@ class Sources:
     variants: tuple[str, ...]
     """Voice variants of espeak-ng."""
     natural: tuple[str, ...] = ()
-    """Neural English voices: ``hibari``, or the files of Piper voices."""
+    """Neural English voices: ``hibari``, the files of Piper voices, or of Kokoro's model with ``@`` behind it, whose
+    voices are then mixed at random; one that stands there twice speaks twice as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,21 +129,29 @@ def _natural(voice: str) -> Speaker:
     return hibari.Config().build() if voice == "hibari" else piper.Config(voice).build()
 
 
+def _mixture(rng: random.Random, model: str) -> Speaker:
+    """Somebody new: Kokoro's voices are vectors, and what lies between them speaks too."""
+    from gsth.voice import kokoro
+
+    known = kokoro.names(Path(model))
+    return kokoro.Config(f"{model}@{'+'.join(rng.choice(known) for _ in range(3))}").build()
+
+
 def _said(rng: random.Random, sources: Sources) -> speech.Utterance:
     """A random sentence by a random voice, in a random manner."""
     if sources.natural and rng.random() < _NATURAL_SHARE:
-        speaker = _natural(rng.choice(sources.natural))
-        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.25), rng.choice((0.55, 0.7, 0.85, 1.0, 1.0, 1.15)))
+        name = rng.choice(sources.natural)
+        speaker = _mixture(rng, name[:-1]) if name.endswith("@") else _natural(name)
+        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.4), rng.choice((0.55, 0.7, 0.85, 1.0, 1.0, 1.15)))
     language = rng.choices(tuple(_WORDS), (10, 3, 3, 3, 2, 1))[0]
     voice = f"{rng.choice(_SPELLING.get(language, [language]))}+{rng.choice(sources.variants)}"
     return speech.synthesize(sentence(rng, language), voice, rng.randint(110, 215), rng.randint(5, 95))
 
 
-def utter(rng: random.Random, sources: Sources) -> tuple[np.ndarray, tuple[speech.Phoneme, ...]]:
-    """A random sentence by a random voice at 16 kHz, with its phonemes; pitch and vocal tract vary by resampling."""
+def _played(said: speech.Utterance, rng: random.Random) -> tuple[np.ndarray, list[speech.Phoneme]]:
+    """An utterance at 16 kHz with its phonemes; pitch and vocal tract vary by resampling."""
     from scipy.signal import resample_poly
 
-    said = _said(rng, sources)
     # Played faster or slower: pitch and formants shift together, as in a shorter or longer vocal tract.
     speed = rng.choice((0.86, 0.9, 0.94, 1.0, 1.0, 1.06, 1.12, 1.18))
     up, down = audio.RATE, round(said.sample_rate * speed)
@@ -150,8 +160,7 @@ def utter(rng: random.Random, sources: Sources) -> tuple[np.ndarray, tuple[speec
         up, down, shared = round(up / 100), round(down / 100), 1
     samples = resample_poly(said.samples, up // shared, down // shared).astype(np.float32)
     real = len(said.samples) / len(samples) * audio.RATE / said.sample_rate
-    phonemes = tuple(speech.Phoneme(p.symbol, p.start_s / real, p.end_s / real) for p in said.phonemes)
-    return samples, phonemes
+    return samples, [speech.Phoneme(p.symbol, p.start_s / real, p.end_s / real) for p in said.phonemes]
 
 
 def _room(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -175,10 +184,26 @@ def _band_limited(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(sosfilt(sos, samples), np.float32)
 
 
-def example(seed: int, sources: Sources) -> Example:
-    """One utterance from its seed; the same seed gives the same example."""
+def _compressed(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As broadcasters level speech: soft syllables come nearer to loud ones."""
+    from scipy.ndimage import uniform_filter1d
+
+    power = uniform_filter1d(samples.astype(np.float64) ** 2, int(rng.uniform(0.02, 0.2) * audio.RATE))
+    level = np.sqrt(np.maximum(power, 0))  # the filter's running sum may end a hair below nothing
+    floor = 0.02 * level.max() + 1e-9
+    return (samples * ((level + floor) / level.max()) ** -rng.uniform(0.2, 0.6)).astype(np.float32)
+
+
+def examples(seed: int, sources: Sources, copies: int = 1) -> list[Example]:
+    """One utterance from its seed, played and recorded in ``copies`` ways; the same seed gives the same ones."""
     rng, noise = random.Random(seed), np.random.default_rng(seed)
-    samples, phonemes = utter(rng, sources)
+    said = _said(rng, sources)
+    return [_recorded(said, rng, noise) for _ in range(copies)]
+
+
+def _recorded(said: speech.Utterance, rng: random.Random, noise: np.random.Generator) -> Example:
+    """The utterance as some room and microphone give it, silence around it, with the curves that belong to it."""
+    samples, phonemes = _played(said, rng)
     before, after = (int(rng.uniform(0.1, 0.7) * audio.RATE) for _ in range(2))
     samples = np.pad(samples, (before, after))
     step = audio.RATE // STEPS_HZ
@@ -186,7 +211,9 @@ def example(seed: int, sources: Sources) -> Example:
     shift = before / audio.RATE
     moved = [speech.Phoneme(p.symbol, p.start_s + shift, p.end_s + shift) for p in phonemes]
     curves = speech.visemes(moved, STEPS_HZ, len(samples) // step, NAMES)
-    if rng.random() < 0.35:
+    if rng.random() < 0.3:
+        samples = _compressed(samples, noise)
+    if rng.random() < 0.45:
         samples = _room(samples, noise)
     if rng.random() < 0.25:
         samples = _band_limited(samples, noise)
@@ -217,7 +244,7 @@ def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
     warped = features.gather(2, index) * (1 - part) + features.gather(2, index + 1) * part
 
     log = warped * audio._SPREAD + audio._CENTRE
-    knots = torch.randn(batch, 1, 7, generator=generator) * uniform(0.0, 1.6)
+    knots = torch.randn(batch, 1, 7, generator=generator) * uniform(0.0, 2.0)
     colour = torch.nn.functional.interpolate(knots, bands, mode="linear", align_corners=True)
     log = log + colour + uniform(-1.15, 1.15)
     shape = torch.nn.functional.interpolate(

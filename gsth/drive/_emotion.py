@@ -111,6 +111,8 @@ class Feeling:
         names = list(head.expression_names)
         rows = [(0.0, torch.zeros(len(names)), 1.0, 0.0)]
         for mood in moods:
+            if not mood.name and len(rows) == 1:  # none after none
+                continue
             emotion = library()[mood.name] if mood.name else Emotion()
             row = torch.zeros(len(names))
             for name, value in emotion.offsets.items():
@@ -127,6 +129,8 @@ class Feeling:
 
     def _shares(self, times: Tensor) -> Tensor:
         """How much of each mood there is at some times [t], [t n]; they sum to 1."""
+        if len(self.starts) == 1:  # the usual case, of which live speech asks for every frame
+            return torch.ones(len(times), 1)
         began = torch.tensor([-10.0, *self.starts[1:]])
         # What begins at 0 or before is there from the start.
         ramp = ((times[:, None] - began) / _BLEND_S + 0.5).clamp(0, 1)
@@ -144,6 +148,8 @@ class Feeling:
 
     def shown(self, expr: Tensor, times: Tensor) -> Tensor:
         """Spoken expressions [t e] at some times [t] with the emotions on top, [t e]."""
+        if len(self.starts) == 1:
+            return expr.clamp(0, 1)
         felt = (expr + self._shares(times) @ self.offsets).clamp(0, 1)
         spoken = expr @ self.gap
         closed = ((_OPEN_M - spoken) / (_OPEN_M - _CLOSED_M)).clamp(0, 1)

@@ -42,7 +42,10 @@ class Idle:
         self._random = np.random.default_rng(seed)
         self._place = mean_placement(motion.T_world_head)
         self._joints = torch.stack([mean_rotation(motion.joints[:, j]) for j in range(len(JOINTS))])
-        self._sway = [self._waves(motion.joints[:, j], j, share) for j, share in ((_NECK, 0.4), (_HEAD, 0.6))]
+        waves = [self._waves(motion.joints[:, j], j, share) for j, share in ((_NECK, 0.4), (_HEAD, 0.6))]
+        self._sway = [np.stack(both) for both in zip(*waves, strict=True)]
+        skull = math3d.quat_mul(self._joints[_NECK], self._joints[_HEAD])
+        self._gaze = math3d.quat_mul(skull, self._joints[_EYES])
         self._blinks = [0.0]
         self._glances: list[tuple[float, float, float]] = [(-1.0, 0.0, 0.0)]
         # Blinks and glances are drawn on demand; streams of their own keep them apart from each other.
@@ -70,8 +73,9 @@ class Idle:
             lids = torch.from_numpy(self._lid_closure(times)).to(expr.dtype)[:, None]
             expr[:, self._lids] = expr[:, self._lids] + (1 - expr[:, self._lids]) * lids
         joints = self._joints.repeat(count, 1, 1)
-        for j, waves in ((_NECK, self._sway[0]), (_HEAD, self._sway[1])):
-            joints[:, j] = math3d.quat_mul(joints[:, j], math3d.rotvec_to_quat(self._turns(times, *waves)))
+        swaying = [_NECK, _HEAD]
+        sway = math3d.rotvec_to_quat(self._turns(times, *self._sway))
+        joints[:, swaying] = math3d.quat_mul(joints[:, swaying], sway)
         if nod is not None:
             axis = torch.tensor((1.0, 0.0, 0.0))
             joints[:, _HEAD] = math3d.quat_mul(joints[:, _HEAD], math3d.rotvec_to_quat(nod[:, None] * axis))
@@ -82,15 +86,14 @@ class Idle:
     def _turns(
         times: np.ndarray, frequency: np.ndarray, phase: np.ndarray, amplitude: np.ndarray, limit: np.ndarray
     ) -> Tensor:
-        raw = (amplitude * np.sin(_TAU * frequency * times[:, None, None] + phase)).sum(2)
+        """Rotation vectors of neck and head, rad, [t 2 3], from waves [2 3 w] and limits [2 3]."""
+        raw = (amplitude * np.sin(_TAU * frequency * times[:, None, None, None] + phase)).sum(3)
         return torch.from_numpy(limit * np.tanh(raw / limit)).float()
 
     def _eyes(self, times: np.ndarray, joints: Tensor) -> Tensor:
         """Eye rotations that keep the mean gaze where it was while the head sways, plus small glances, [t 2 4]."""
-        mean_skull = math3d.quat_mul(self._joints[_NECK], self._joints[_HEAD])
         skull = math3d.quat_mul(joints[:, _NECK], joints[:, _HEAD])
-        gaze = math3d.quat_mul(mean_skull, self._joints[_EYES])
-        turn = math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(skull)[:, None], gaze[None]))
+        turn = math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(skull)[:, None], self._gaze[None]))
         turn = turn + torch.from_numpy(self._glance(times)).to(turn.dtype)[:, None]
         angle = turn.norm(dim=-1, keepdim=True).clamp_min(1e-9)
         return math3d.rotvec_to_quat(turn * (angle.clamp_max(_MAX_EYE_RAD) / angle))

@@ -9,7 +9,7 @@ nothing. Closures (p b m) end in the person's own closed lips.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -45,6 +45,11 @@ _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
 """Candidates for the pull towards the prior, in units of the number of frames; inf is the prior itself."""
 _SPAN = (0.5, 2.0)
 """Limits of the factor between the person's mouth opening and the prior's."""
+_GIVEN_BACK = (0.6, 1.6)
+"""Limits of the same factor after learning."""
+_LEAST_BELIEF = 0.5
+"""In the person's span, however little their lips follow the sound: they do open them."""
+_ROUNDS = 4
 _LAG_S = 0.2
 """Largest offset between sound and picture that is looked for."""
 _MIN_CORRELATION = 0.2
@@ -206,6 +211,8 @@ class _Lesson:
     """bool: the face was found and someone speaks, [t]."""
     gap: Tensor
     """Opening weights of the m expressions, m, [m]."""
+    lips: Tensor
+    """The same of all expressions, m, [e]."""
 
 
 def fit_speech(avatar: Avatar, sound: np.ndarray, config: SpeechConfig | None = None) -> Mapping[str, Tensor]:
@@ -242,9 +249,10 @@ def fit_speech(avatar: Avatar, sound: np.ndarray, config: SpeechConfig | None = 
     if int(use.sum()) < _MIN_FRAMES:
         return voice.tensors()
     wanted = avatar.motion.expr[:count][:, voice.moved] - voice.rest[voice.moved]
-    gap = opening_weights(avatar.head)[voice.moved]
-    correlation, lag = _best_lag(voice, hidden, _Lesson(hidden[ids], wanted, use, gap), ids, fps)
-    lesson = _Lesson(hidden[(ids - lag).clamp(0, pictures - 1)], wanted, use, gap)
+    lips = opening_weights(avatar.head)
+    gap = lips[voice.moved]
+    correlation, lag = _best_lag(voice, hidden, _Lesson(hidden[ids], wanted, use, gap, lips), ids, fps)
+    lesson = _Lesson(hidden[(ids - lag).clamp(0, pictures - 1)], wanted, use, gap, lips)
     chance = _chance(_said(voice, lesson.hidden) @ gap, wanted @ gap, use)
     found = {"correlation": correlation, "chance": chance, "lag_frames": float(lag)}
     voice = _spanned(replace(voice, evidence={**voice.evidence, **found}), lesson)
@@ -297,18 +305,51 @@ def _chance(heard: Tensor, seen: Tensor, use: Tensor) -> float:
     return float(np.quantile(values, 0.95))
 
 
+def _opened(voice: Voice, lesson: _Lesson) -> float:
+    """How widely the mouth's opening varies while someone speaks, m; closures and ends of expressions included."""
+    return float((voice.expressions(lesson.hidden) @ lesson.lips)[lesson.use].std().clamp_min(1e-9))
+
+
+def _believed(voice: Voice, lesson: _Lesson) -> float:
+    """How widely the mouth should vary, m: the person's spread, as far as their lips are known to follow the sound.
+
+    Where they hardly do, most of the spread is breath, tracking noise or another's words, and to match it would blow
+    up what the network is off by; so the general model's spread is moved towards it by a power of the correlation.
+    """
+    own, seen = _opened(voice, lesson), float((lesson.wanted @ lesson.gap)[lesson.use].std())
+    ratio = min(max(seen / own, _SPAN[0]), _SPAN[1])
+    return own * ratio ** min(max(voice.evidence["correlation"], _LEAST_BELIEF), 1.0)
+
+
+def _wider(voice: Voice, factor: float) -> Voice:
+    """The voice with all its movements scaled."""
+    return replace(voice, weight=voice.weight * factor, bias=voice.bias * factor)
+
+
+def _parted(voice: Voice, factor: float, gap: Tensor) -> Voice:
+    """The voice with the opening of its lips scaled, by the smallest change of its expressions."""
+    along = (factor - 1) * gap / gap.square().sum()
+    weight, bias = voice.weight + along[:, None] * (gap @ voice.weight), voice.bias + along * (gap @ voice.bias)
+    return replace(voice, weight=weight, bias=bias)
+
+
+def _fitting(scaled: Callable[[float], Voice], lesson: _Lesson, wanted: float, limits: tuple[float, float]) -> float:
+    """Factor with which the scaled voice's opening varies so widely; closures are not scaled, so it takes rounds."""
+    factor = 1.0
+    for _ in range(_ROUNDS):
+        heard = _opened(scaled(factor), lesson)
+        factor = min(max(factor * wanted / heard, limits[0]), limits[1])
+    return factor
+
+
 def _spanned(voice: Voice, lesson: _Lesson) -> Voice:
-    """The voice whose mouth opens as far as the person's."""
-    heard = (_said(voice, lesson.hidden) @ lesson.gap)[lesson.use]
-    seen = (lesson.wanted @ lesson.gap)[lesson.use]
-    span = float((seen.std() / heard.std().clamp_min(1e-9)).clamp(*_SPAN))
-    evidence = {**voice.evidence, "span": span}
-    return _resting(replace(voice, weight=voice.weight * span, bias=voice.bias * span, evidence=evidence))
+    """The voice whose mouth opens about as far as the person's."""
+    span = _fitting(lambda factor: _wider(voice, factor), lesson, _believed(voice, lesson), _SPAN)
+    return _resting(replace(_wider(voice, span), evidence={**voice.evidence, "span": span}))
 
 
 def _learned(mean: Voice, lesson: _Lesson) -> Voice:
     """The spanned voice with its last layer fitted to the lesson, as far from it as unseen parts of the clip allow."""
-    seen = (lesson.wanted @ lesson.gap)[lesson.use]
     rows = lesson.use.nonzero()[:, 0]
     held = [rows[len(rows) * k // _FOLDS : len(rows) * (k + 1) // _FOLDS] for k in range(_FOLDS)]
     scores: dict[float, float] = {}
@@ -322,9 +363,8 @@ def _learned(mean: Voice, lesson: _Lesson) -> Voice:
     good = max(scores.values()) - _INDIFFERENT
     fitted = _posterior(mean, lesson, rows, max(p for p in _PENALTIES if scores[p] >= good))
     # Least squares pulls towards the mean; give the opening back its span.
-    loss = (_said(fitted, lesson.hidden) @ lesson.gap)[lesson.use].std().clamp_min(1e-9)
-    gain = float((seen.std() / loss).clamp(1.0, 1.6))
-    return _resting(replace(fitted, weight=fitted.weight * gain, evidence={**mean.evidence, "learned": 1.0}))
+    gain = _fitting(lambda factor: _parted(fitted, factor, lesson.gap), lesson, _opened(mean, lesson), _GIVEN_BACK)
+    return _resting(replace(_parted(fitted, gain, lesson.gap), evidence={**mean.evidence, "learned": 1.0}))
 
 
 def _agreement(said: Tensor, wanted: Tensor, gap: Tensor) -> float:

@@ -21,7 +21,7 @@ class Config:
     text: str
     """What to say."""
     voice: str | None = None
-    """espeak-ng voice (en-gb+f3, or f3 with a language), hibari, or the file of a Piper voice."""
+    """espeak-ng voice (en-gb+f3, or f3 with a language), hibari, the file of a Piper voice, or kokoro:FILE@NAME."""
     lang: str | None = None
     """Language code, for example en, de, zh."""
     manner: Manner = field(default_factory=Manner)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -28,8 +29,10 @@ class Recipe:
     """Everything that the weights follow from."""
 
     seed: int = 7
-    utterances: int = 2600
+    utterances: int = 1300
     """Of about 4.5 s each."""
+    copies: int = 3
+    """How many rooms, microphones and vocal tracts each is heard in."""
     validation: int = 60
     """Utterances by held-out voices."""
     steps: int = 8000
@@ -57,11 +60,11 @@ _OPENING = {
 """How far curves part the lips of the built-in head, relative to the jaw; left stands for both sides."""
 
 
-def corpus(seed: int, count: int, sources: Sources, workers: int) -> list[Example]:
-    """``count`` utterances; the same for any number of workers."""
-    make: Callable[[int], Example] = partial(_corpus.example, sources=sources)
+def corpus(seed: int, count: int, sources: Sources, workers: int, copies: int = 1) -> list[Example]:
+    """``count`` utterances in ``copies`` ways each; words, voices and rooms are the same for any number of workers."""
+    make: Callable[[int], list[Example]] = partial(_corpus.examples, sources=sources, copies=copies)
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(make, range(seed, seed + count), chunksize=16))
+        return list(chain.from_iterable(pool.map(make, range(seed, seed + count), chunksize=16)))
 
 
 def opening(curves: Tensor) -> Tensor:
@@ -131,7 +134,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--utterances", type=int, default=Recipe.utterances)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--voice", action="append", default=[], help="hibari, or a Piper voice's file; may be repeated")
+    parser.add_argument(
+        "--voice",
+        action="append",
+        default=[],
+        help="hibari, a Piper voice's file, or Kokoro's model and @; may be repeated",
+    )
     args = parser.parse_args()
     from safetensors.torch import save_file
 
@@ -140,7 +148,7 @@ def main() -> None:
     torch.set_num_threads(1)
     begun = time.perf_counter()
     sources, unheard = Sources(_corpus.training_variants(), tuple(args.voice)), Sources(tuple(sorted(_corpus.HELD_OUT)))
-    data = corpus(recipe.seed * 100_000, recipe.utterances, sources, args.workers)
+    data = corpus(recipe.seed * 100_000, recipe.utterances, sources, args.workers, recipe.copies)
     held_out = corpus(recipe.seed * 100_000 + 50_000, recipe.validation, unheard, args.workers)
     minutes = sum(len(e.curves) for e in data) / STEPS_HZ / 60
     print(f"{minutes:.1f} minutes of speech in {time.perf_counter() - begun:.0f} s", flush=True)

@@ -41,8 +41,9 @@ def find(voice: str | None = None, lang: str | None = None) -> Speaker:
     """A speaker by what people write.
 
     Args:
-        voice: ``ENGINE:NAME`` or ``ENGINE`` (espeak, hibari, piper), the file of a Piper voice, or an espeak-ng
-            voice such as ``en-gb+f3`` or, with a language, ``f3``. None: espeak-ng's own voice of the language.
+        voice: ``ENGINE:NAME`` or ``ENGINE`` (espeak, hibari, kokoro, piper), the file of a Piper voice, or an
+            espeak-ng voice such as ``en-gb+f3`` or, with a language, ``f3``. None: espeak-ng's own voice of the
+            language.
         lang: Language code, for example en, de, zh; None: English.
 
     Raises:

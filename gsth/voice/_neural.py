@@ -11,6 +11,10 @@ from gsth.speech import Phoneme
 
 WORD_GAP_S = 0.06
 """A gap between words that is longer is a silence; a shorter one belongs to the sound before it."""
+KOKORO_HOP_S = 600 / 24_000
+"""Frame of Kokoro and of what is distilled from it, s."""
+_KOKORO_EARLY_S = 0.031
+"""Their sound runs ahead of their own times by this much: measured against espeak-ng's times of the same sounds."""
 Unit = tuple[str | None, int]
 """A sound (IPA; "" in silence, None for the gap between words) and how many tokens of the model it spans."""
 
@@ -70,6 +74,14 @@ def phonemes(units: Sequence[Unit], durations_s: Sequence[float], end_s: float) 
         rest = [Phoneme("", last.end_s, end_s)]
         out += [Phoneme("", last.start_s, end_s)] if last.symbol == "" else [last, *rest]
     return tuple(out)
+
+
+def kokoro_seconds(durations: Sequence[float]) -> list[float]:
+    """Seconds of each token of one run of Kokoro, or of what is distilled from it, from its frames of each."""
+    out = [float(n) * KOKORO_HOP_S for n in durations]
+    early = min(out[0], _KOKORO_EARLY_S)
+    out[0], out[-1] = out[0] - early, out[-1] + early
+    return out
 
 
 def check(rate: float, pitch: float) -> None:

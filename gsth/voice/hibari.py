@@ -14,9 +14,6 @@ from gsth.voice import _neural
 
 _DURATIONS = "/Clip_output_0"
 """Inner value of the model: frames of each token."""
-_HOP_S = 600 / 24_000
-_EARLY_S = 0.031
-"""The sound runs ahead of the model's own times by this much: measured against espeak-ng's times of the same sounds."""
 _IPA = {
     "A": "eɪ", "I": "aɪ", "O": "oʊ", "Q": "əʊ", "W": "aʊ", "Y": "ɔɪ", "T": "ɾ", "ᵊ": "ə", "S": "ʃ",
 }  # fmt: skip
@@ -78,9 +75,7 @@ class HibariSpeaker:
             spectrum, durations = [p[0] for p in parts[:6]], parts[6].reshape(-1)
             spectrum[5] = spectrum[5] * pitch
             sounds.append(dsp.synth(*spectrum, rng))
-            own = [float(n) * _HOP_S for n in durations]
-            own[0], own[-1] = max(own[0] - _EARLY_S, 0.0), own[-1] + min(own[0], _EARLY_S)
-            seconds += own
+            seconds += _neural.kokoro_seconds(durations)
             units += _units(known)
         if not any(symbol for symbol, _ in units):
             raise InputError(f"nothing to say in the text {text[:60]!r}; want at least one English word")

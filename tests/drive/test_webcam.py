@@ -90,13 +90,13 @@ def test_no_camera_is_refused(person) -> None:
 @pytest.mark.slow
 def test_a_video_file_as_the_camera(clips: Path, person) -> None:
     made = person(torch.zeros(50, 52), 50)
-    pieces, last, waits = [], time.perf_counter(), []
+    pieces, last, spent = [], time.process_time(), []
     for piece in webcam.Config(str(clips / "hill.mp4"), seconds=2).build(made).stream():
-        waits.append(time.perf_counter() - last)
-        last = time.perf_counter()
+        spent.append(time.process_time() - last)
+        last = time.process_time()
         pieces.append(piece)
     assert len(pieces) == 50 and all(len(p) == 1 for p in pieces)
-    assert np.median(waits[1:]) < 0.1
+    assert np.median(spent[1:]) < 0.1  # s of processor time a frame, whatever else the machine does
     expr = torch.cat([p.expr for p in pieces])
     assert float((expr @ opening_weights(made.head)).max()) > 0.002  # she speaks
 

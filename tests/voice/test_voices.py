@@ -10,24 +10,26 @@ import pytest
 
 from gsth import registry, speech, voice
 from gsth.errors import InputError, MissingExtraError
-from gsth.voice import _neural, espeak
+from gsth.voice import _neural, espeak, kokoro
 
 TEXT = "Papa may buy a big boat, maybe."
 
 
-@pytest.fixture(params=["espeak", "hibari", "piper"])
+@pytest.fixture(params=["espeak", "hibari", "kokoro", "piper"])
 def speaker(request: pytest.FixtureRequest) -> voice.Speaker:
     if request.param != "espeak":
         pytest.importorskip("onnxruntime")
     if request.param == "piper":
         return voice.find(str(request.getfixturevalue("piper_voice")))
+    if request.param == "kokoro":
+        return voice.find(f"kokoro:{request.getfixturevalue('kokoro_voice')}@af_loud")
     if request.param == "hibari":
         pytest.importorskip("hibari")
     return voice.find(request.param)
 
 
 def test_all_voices_are_tried_here() -> None:
-    assert set(registry.names("voice")) == {"espeak", "hibari", "piper"}
+    assert set(registry.names("voice")) == {"espeak", "hibari", "kokoro", "piper"}
 
 
 def test_sound_and_phonemes(speaker: voice.Speaker) -> None:
@@ -121,9 +123,46 @@ def test_a_damaged_piper_voice_is_refused(tmp_path: Path, piper_voice: Path) -> 
         voice.find(str(model))
 
 
-@pytest.mark.parametrize(("package", "name"), [("onnxruntime", "piper"), ("hibari", "hibari")])
+def test_kokoros_voices_mix_and_are_named(kokoro_voice: Path) -> None:
+    pytest.importorskip("onnxruntime")
+
+    def level(names: str) -> float:
+        return float(voice.find(f"kokoro:{kokoro_voice}@{names}").say("Papa.").samples.mean())
+
+    assert level("af_loud") == pytest.approx(0.3, abs=1e-3) and level("am_soft") == pytest.approx(0.1, abs=1e-3)
+    assert level("am_soft+af_loud+af_loud") == pytest.approx(0.7 / 3, abs=1e-3)
+    with pytest.raises(InputError, match="has no voice 'nobody'; there are: af_loud, am_soft"):
+        level("nobody")
+
+
+def test_kokoro_says_long_texts_in_pieces(kokoro_voice: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    speaker = voice.find(f"kokoro:{kokoro_voice}")
+    one, many = speaker.say("Papa may."), speaker.say("Papa may. " * 80)
+    assert sum(p.symbol.strip("ˈˌ") == "p" for p in many.phonemes) == 160
+    assert many.seconds > 70 * (one.seconds - 0.2)
+
+
+def test_a_damaged_kokoro_is_refused(tmp_path: Path, kokoro_voice: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = tmp_path / "k.onnx"
+    model.write_bytes(b"no model")
+    with pytest.raises(InputError, match="voices\\*.npz"):
+        voice.find(f"kokoro:{model}")
+    voices = tmp_path / "voices.bin"
+    voices.write_bytes(b"no voices")
+    with pytest.raises(InputError, match="cannot be read as voices of Kokoro"):
+        voice.find(f"kokoro:{model}")
+    voices.write_bytes(kokoro_voice.with_name("voices.npz").read_bytes())
+    with pytest.raises(InputError, match="cannot be read as a voice model"):
+        voice.find(f"kokoro:{model}")
+
+
+@pytest.mark.parametrize(
+    ("package", "name"), [("onnxruntime", "piper"), ("onnxruntime", "kokoro"), ("hibari", "hibari")]
+)
 def test_absent_packages_are_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, piper_voice: Path, package: str, name: str
+    monkeypatch: pytest.MonkeyPatch, piper_voice: Path, kokoro_voice: Path, package: str, name: str
 ) -> None:
     real = builtins.__import__
 
@@ -133,8 +172,10 @@ def test_absent_packages_are_named(
         return real(wanted, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without)
+    kokoro._loaded.cache_clear()
+    asked = {"piper": str(piper_voice), "kokoro": f"kokoro:{kokoro_voice}", "hibari": name}
     with pytest.raises(MissingExtraError, match=r"gsth\[voices\]"):
-        voice.find(str(piper_voice) if name == "piper" else name)
+        voice.find(asked[name])
 
 
 def test_phonemes_cover_the_sound_and_gaps_belong_somewhere() -> None:
