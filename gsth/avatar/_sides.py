@@ -2,8 +2,7 @@
 
 From the front, a cheek that faces sideways is a thin strip, and holes between its splats cost nothing there. From the
 side one looks through them, into the mouth or onto the far side of the head. The posed mesh knows what is in front of
-what: it tells for every pixel from which depth on splats must not be seen, and the loss asks those before it to cover
-those behind.
+what: splats on triangles that it hides must not be seen, and the loss asks the others to cover them.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class Side:
 
     frame: int
     cameras: Cameras
-    behind: Tensor
-    """Camera z from which on splats must not be seen, m; inf where all may, [h w]."""
+    hidden: Tensor
+    """Triangles whose splats must not be seen, bool [f]."""
 
 
 def sides(views: Views, motion: Motion, shaped: ShapedHead, wears: Tensor) -> list[Side]:
@@ -70,28 +69,31 @@ def sides(views: Views, motion: Motion, shaped: ShapedHead, wears: Tensor) -> li
         face_ids = torch.from_numpy(hits.face_ids).long()
         behind = torch.where(face_ids < 0, torch.inf, torch.from_numpy(hits.depth) + thick[face_ids])
         behind = torch.nn.functional.max_pool2d(behind[None, None], 2 * _MARGIN_PX + 1, 1, _MARGIN_PX)[0, 0]
-        out.append(Side(frame, Cameras(view[None], K[None], size[1], size[0]), behind))
+        hidden = _deeper(seen[model.faces].mean(1), behind, K)
+        out.append(Side(frame, Cameras(view[None], K[None], size[1], size[0]), hidden))
     return out
 
 
-def leak(splats: Splats, side: Side) -> Tensor:
+def _deeper(points: Tensor, behind: Tensor, K: Tensor) -> Tensor:
+    """Which points [n 3] lie farther away than their pixel of ``behind`` [h w] says, camera frame, bool [n]."""
+    height, width = behind.shape
+    px = math3d.project(points, K)
+    inside = (points[:, 2] > 0.01) & (px >= 0).all(1) & (px[:, 0] < width) & (px[:, 1] < height)
+    col, row = px.where(inside[:, None], torch.zeros(2)).long().unbind(1)
+    return inside & (points[:, 2] > behind[row, col])
+
+
+def leak(splats: Splats, hidden: Tensor, cameras: Cameras) -> Tensor:
     """How much shows of splats that must not be seen, mean over the picture.
 
-    Those in front move, and become opaque; they do not grow, which would close holes at the price of blurred outlines.
-    Those behind feel nothing: from elsewhere they are in front.
+    The others move, and become opaque; they do not grow, which would close holes at the price of blurred outlines.
+    The hidden feel nothing: from elsewhere they are in front.
 
     Args:
-        splats: Of the frame ``side.frame``.
-        side: Where from.
+        splats: In the world frame.
+        hidden: Which must not be seen, bool [n].
+        cameras: From where, one.
     """
-    with torch.no_grad():
-        view = side.cameras.viewmats[0]
-        points = splats.means @ view[:3, :3].T + view[:3, 3]
-        height, width = side.behind.shape
-        px = math3d.project(points, side.cameras.Ks[0]).nan_to_num(-1.0).clamp(-1, max(width, height)).floor().long()
-        inside = (px >= 0).all(1) & (px[:, 0] < width) & (px[:, 1] < height)
-        limit = side.behind[px[:, 1].clamp(0, height - 1), px[:, 0].clamp(0, width - 1)]
-        hidden = inside & (points[:, 2] > limit)
     drawn = render.render(
         Splats(
             means=torch.where(hidden[:, None], splats.means.detach(), splats.means),
@@ -100,7 +102,7 @@ def leak(splats: Splats, side: Side) -> Tensor:
             opacities=torch.where(hidden, splats.opacities.detach(), splats.opacities),
             sh=((hidden.float() - 0.5) / SH_C0)[:, None, None].expand(-1, 1, 3),
         ),
-        side.cameras,
+        cameras,
         background=splats.means.new_zeros(3),
     )
     return drawn.rgb[..., 0].mean()

@@ -165,7 +165,7 @@ def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConf
     if config.settle < 1:
         views = _looked_at(track, model, train_frames)
         sides = _sides.sides(views, track.motion, shaped, _cover.worn(views, model, shaped.rest))
-    sides = [dataclasses.replace(s, cameras=s.cameras.to(device), behind=s.behind.to(device)) for s in sides]
+    sides = [dataclasses.replace(s, cameras=s.cameras.to(device), hidden=s.hidden.to(device)) for s in sides]
     moved = track.cameras.to(device), plate, shaped.to(device)
     return _Scene(track, model, device, *moved, frames, *tables, sides=sides)
 
@@ -321,7 +321,7 @@ def _from_the_side(scene: _Scene, state: TrainState, config: AvatarConfig) -> Te
     side = scene.sides[state.step % len(scene.sides)]
     motion = scene.track.motion[side.frame].to(scene.device)
     splats = render.rig(state.rigged(), scene.shaped.posed(motion))
-    return config.loss.leak * _sides.leak(splats, side)
+    return config.loss.leak * _sides.leak(splats, side.hidden[state.face_ids], side.cameras)
 
 
 def _spoken(
