@@ -26,7 +26,7 @@ from gsth.avatar._crew import Crew
 from gsth.avatar._field import Field, Listeners
 from gsth.avatar._init import VIEWS, initial_splats
 from gsth.avatar._state import TrainState
-from gsth.avatar._views import Views, look, sharpened, spread_frames
+from gsth.avatar._views import Views, look, spread_frames
 from gsth.errors import DivergedError, InputError
 from gsth.head import HeadModel
 from gsth.render import torch_ref
@@ -238,7 +238,6 @@ def _target(scene: _Scene, frame: int, scale: float) -> tuple[Tensor, Tensor, Te
         image, matte = _shrink(image, scale), _shrink(matte[..., None], scale)[..., 0]
     if plate is not None:
         background = _shrink(plate, scale) if scale != 1 else plate
-        matte = sharpened(matte, image, background)
     return image, matte, background
 
 

@@ -15,11 +15,6 @@ from gsth.head import HeadModel
 from gsth.head._raster import rasterize
 from gsth.types import Track
 
-_EDGE_PX = 5
-"""Mattes may be too wide by so much, of a picture 256 px wide."""
-_ALIKE = 0.06
-"""A pixel this close to the background in all three colours shows the background."""
-
 
 @dataclass(frozen=True)
 class Views:
@@ -68,27 +63,13 @@ def spread_frames(track: Track, train_frames: int, count: int) -> list[int]:
     return sorted(int(usable[i]) for i in set(chosen))
 
 
-def sharpened(matte: Tensor, image: Tensor, plate: Tensor | None) -> Tensor:
-    """The matte [h w] without what near its edge looks like the background [h w 3], where that is known.
-
-    Splats there would be painted like the wall behind them, which no frame denies until the head turns.
-    """
-    if plate is None:
-        return matte
-    wide = 2 * max(1, round(_EDGE_PX * matte.shape[1] / 256)) + 1
-    edge = torch.nn.functional.max_pool2d((matte < 0.5).float()[None, None], wide, 1, wide // 2)[0, 0] > 0
-    alike = (image - plate).abs().amax(-1) < _ALIKE
-    return matte.masked_fill(edge & alike, 0.0)
-
-
 def look(track: Track, head: HeadModel, frames: list[int]) -> Views:
     index = torch.tensor(frames)
     m = track.motion
     motion = m.replace(expr=m.expr[index], joints=m.joints[index], T_world_head=m.T_world_head[index], audio=None)
     verts = head.shaped(track.identity).posed(motion).verts
+    mattes = torch.from_numpy(track.mattes[frames]) > 127
     images = torch.from_numpy(track.images[frames]).float() / 255
-    mattes = torch.from_numpy(track.mattes[frames]).float() / 255
-    mattes = torch.stack([sharpened(m, i, track.plate) for m, i in zip(mattes, images, strict=True)]) > 0.5
     return Views(frames, verts, images, mattes, torch.full(mattes.shape, float("inf")), track.cameras.Ks[0])
 
 
