@@ -216,7 +216,7 @@ def _start(scene: _Scene, config: AvatarConfig, train_frames: int) -> TrainState
 def _next_frame(scene: _Scene, state: TrainState) -> int:
     if len(state.order) == 0:
         if state.step:
-            state.refinement.anchor()
+            state.refinement.anchor(scene.track.motion)
         state.order = scene.train_frames[torch.randperm(len(scene.train_frames), generator=state.generator)]
     frame = int(state.order[0])
     state.order = state.order[1:]
