@@ -29,8 +29,6 @@ _THICK_M = 0.004
 """A surface is as thick as its region lets splats stand off it, and so much more."""
 _OPEN = ("lips", "lids")
 """Regions that may show what lies behind them."""
-_GROWS_M = 0.004
-"""Splats of a smaller standard deviation may grow to cover; larger ones would blur outlines."""
 _MARGIN_PX = 2
 """Nearer to an edge than this, what is farther back may be seen."""
 
@@ -88,19 +86,19 @@ def _deeper(points: Tensor, behind: Tensor, K: Tensor) -> Tensor:
 def leak(splats: Splats, hidden: Tensor, cameras: Cameras) -> Tensor:
     """How much shows of splats that must not be seen, mean over the picture.
 
-    The others move and become opaque, the small ones grow. The hidden feel nothing: from elsewhere they are in front.
+    The others move, and become opaque; they do not grow, which would close holes at the price of blurred outlines.
+    The hidden feel nothing: from elsewhere they are in front.
 
     Args:
         splats: In the world frame.
         hidden: Which must not be seen, bool [n].
         cameras: From where, one.
     """
-    large = hidden | (splats.scales.amax(1) > _GROWS_M)
     drawn = render.render(
         Splats(
             means=torch.where(hidden[:, None], splats.means.detach(), splats.means),
             quats=splats.quats.detach(),
-            scales=torch.where(large[:, None], splats.scales.detach(), splats.scales),
+            scales=splats.scales.detach(),
             opacities=torch.where(hidden, splats.opacities.detach(), splats.opacities),
             sh=((hidden.float() - 0.5) / SH_C0)[:, None, None].expand(-1, 1, 3),
         ),
