@@ -36,6 +36,8 @@ class LossWeights:
     """Quadratic price of splats more than 4 times as long as broad (per e-fold)."""
     lent: float = 0.1
     """Quadratic price of hardly seen splats that look unlike their neighbours, and of colours below 0 or above 1."""
+    leak: float = 0.3
+    """Price of what shines through surfaces seen from the side, per pixel."""
     corrective: float = 6.0
     """Mean squared price of the correctives' position (region offsets) and colour deltas."""
 

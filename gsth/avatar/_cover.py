@@ -18,6 +18,8 @@ _PERSON = 0.6
 """Share of the frames that must show the person where a piece of cover is open."""
 _BEHIND_M = 0.003
 _NEIGHBOURS = 12
+_ROOT_M = 0.03
+"""What hangs begins no farther than this from the cap."""
 _RIM_PX = 3
 """Mattes are soft and a little wide; what lies within this (of 256 px) of their edge is not evidence of hair."""
 
@@ -53,4 +55,22 @@ def worn(views: Views, head: HeadModel, rest: Tensor) -> Tensor:
         k = min(_NEIGHBOURS, int(asked.sum()))
         near = torch.cdist(points[~asked], points[asked]).topk(k, largest=False).indices
         out[ids[~asked]] = person[asked][near].float().mean(1) > 0.5
+    return _rooted(out, head, rest)
+
+
+def _rooted(worn: Tensor, head: HeadModel, rest: Tensor) -> Tensor:
+    """Without the drape that nothing connects with the cap: before a chest the matte says person, hair or not."""
+    if not all(part in head.parts for part in _regions.COVER):
+        return worn
+    cap, drape = (head.parts[part][worn[head.parts[part]]] for part in _regions.COVER)
+    centres = rest[head.faces].mean(1)
+    near = torch.cdist(centres[drape], centres[cap]).lt(_ROOT_M).any(1)
+    reached = torch.zeros(len(rest), dtype=torch.bool)
+    reached[head.faces[drape[near]]] = True
+    hangs = near
+    while (more := reached[head.faces[drape]].any(1)).sum() > hangs.sum():
+        hangs = more
+        reached[head.faces[drape[hangs]]] = True
+    out = worn.clone()
+    out[drape[~hangs]] = False
     return out

@@ -2,8 +2,9 @@
 
 Landmarks leave a pixel or two of error, which blurs what is learned. Correcting the training frames has a gauge
 freedom: the canonical head could drift and the corrections follow, and frames never trained on, which keep the
-tracker's motion, would then miss. So corrections are priced by how far the tracker can plausibly be off, and their
-mean over the clip is held at zero.
+tracker's motion, would then miss. The same holds for corrections that grow with the turn of the head. So corrections
+are priced by how far the tracker can plausibly be off, and what a linear function of the tracked pose tells of them,
+their mean included, is held at zero: that is for the avatar to learn.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import torch
 from torch import Tensor
 
 from gsth import math3d
+from gsth.avatar._avatar import motion_features
 from gsth.types import Motion
 
 _TORSO_ROT, _TORSO_POS, _NECK, _HEAD = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
 _POSE = 12
 ANCHOR = 2e-3
+_FRAMES = 10
+"""A direction of the pose is asked what it tells for every so many frames; of few frames, many would tell all."""
 
 
 def _spread(expressions: int) -> Tensor:
@@ -76,7 +80,13 @@ class MotionRefinement:
         fields = ("expr", "joints", "T_world_head")
         return motion.replace(**{f: torch.cat([getattr(m, f) for m in frames]) for f in fields})
 
-    def anchor(self) -> None:
-        """Take the mean over the stepped frames out."""
+    def anchor(self, motion: Motion) -> None:
+        """Take out of the stepped frames' corrections what is linear in the tracked pose of ``motion``, all frames."""
         stepped = self.count > 0
-        self.values[stepped] -= self.values[stepped].mean(0)
+        values = self.values[stepped]
+        pose = torch.cat((motion_features(motion)[:, -9:], motion.T_world_head[:, 4:]), 1)[stepped]
+        pose, values = pose - pose.mean(0), values - values.mean(0)
+        pose = pose / pose.norm(dim=0).clamp_min(1e-6)
+        directions, strength, _ = torch.linalg.svd(pose, full_matrices=False)
+        told = directions[:, : len(pose) // _FRAMES][:, strength[: len(pose) // _FRAMES] > 1e-3]
+        self.values[stepped] = values - told @ (told.T @ values)

@@ -19,7 +19,7 @@ from safetensors.torch import load as tensors_of
 from torch import Tensor
 
 from gsth import artifacts, head, render
-from gsth.avatar import _complete, _cover, _density, _losses, _regions, _state
+from gsth.avatar import _complete, _cover, _density, _losses, _regions, _sides, _state
 from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features, trained_range
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._crew import Crew
@@ -60,6 +60,8 @@ class _Scene:
     max_scale: Tensor
     soft: Tensor
     """1 where correctives may move splats, else 0, [f]."""
+    sides: list[_sides.Side]
+    """Views from where no camera was; none where nothing is completed."""
 
     def cameras(self, scale: float) -> Cameras:
         cam = self.view
@@ -144,7 +146,7 @@ def _made(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames: 
         yield from _track_unseen(scene, state, made.to(scene.device))
         made = replace(made, motion=state.refinement.applied(made.motion), landmark_motion=made.motion)
     if config.settle < 1:
-        made = replace(made, unseen=_complete.unseen(made, _looked_at(scene, train_frames)))
+        made = replace(made, unseen=_complete.unseen(made, _looked_at(scene.track, scene.head, train_frames)))
     return made
 
 
@@ -159,7 +161,13 @@ def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConf
     limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale", "soft")]
     plate = None if track.plate is None else track.plate.to(device)
     tables = [t.to(device) for t in (mean, basis, sizes, *limits)]
-    return _Scene(track, model, device, track.cameras.to(device), plate, shaped.to(device), frames, *tables)
+    sides = []
+    if config.settle < 1:
+        views = _looked_at(track, model, train_frames)
+        sides = _sides.sides(views, track.motion, shaped, _cover.worn(views, model, shaped.rest))
+    sides = [dataclasses.replace(s, cameras=s.cameras.to(device), hidden=s.hidden.to(device)) for s in sides]
+    moved = track.cameras.to(device), plate, shaped.to(device)
+    return _Scene(track, model, device, *moved, frames, *tables, sides=sides)
 
 
 def _corrective_basis(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -208,7 +216,7 @@ def _start(scene: _Scene, config: AvatarConfig, train_frames: int) -> TrainState
 def _next_frame(scene: _Scene, state: TrainState) -> int:
     if len(state.order) == 0:
         if state.step:
-            state.refinement.anchor()
+            state.refinement.anchor(scene.track.motion)
         state.order = scene.train_frames[torch.randperm(len(scene.train_frames), generator=state.generator)]
     frame = int(state.order[0])
     state.order = state.order[1:]
@@ -247,6 +255,8 @@ def _one_step(scene: _Scene, state: TrainState, config: AvatarConfig, crew: Crew
     for i in crew.share(config.batch):
         loss, drawn, image = _one_frame(scene, state, config, frames[i], leaves[i])
         loss = loss / config.batch
+        if i == 0:
+            loss = loss + _from_the_side(scene, state, config)
         loss.backward()
         seen.add(drawn)
         with torch.no_grad():
@@ -301,6 +311,16 @@ def _one_frame(
     loss = loss + config.loss.corrective * _losses.mean_square(deltas.means_delta, deltas.sh_delta)
     loss = loss + state.refinement.penalty(leaf).to(scene.device) + config.loss.field * said
     return loss, rendered, image
+
+
+def _from_the_side(scene: _Scene, state: TrainState, config: AvatarConfig) -> Tensor:
+    """Price of what shines through, in one view from where no camera was, once bare surface is covered."""
+    if not scene.sides or state.step < config.settle * config.steps:
+        return torch.zeros((), device=scene.device)
+    side = scene.sides[state.step % len(scene.sides)]
+    motion = scene.track.motion[side.frame].to(scene.device)
+    splats = render.rig(state.rigged(), scene.shaped.posed(motion))
+    return config.loss.leak * _sides.leak(splats, side.hidden[state.face_ids], side.cameras)
 
 
 def _spoken(
@@ -427,13 +447,13 @@ def _held(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
     return _avatar(scene, state, train_frames).taken(torch.arange(len(state.face_ids)))
 
 
-def _looked_at(scene: _Scene, train_frames: int) -> Views:
-    return look(scene.track, scene.head, spread_frames(scene.track, train_frames, VIEWS))
+def _looked_at(track: Track, model: HeadModel, train_frames: int) -> Views:
+    return look(track, model, spread_frames(track, train_frames, VIEWS))
 
 
 def _settle(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames: int) -> None:
     """Drop what no frame shows, and cover the bare surface; what hardly shows goes on from its neighbours' looks."""
-    views = _looked_at(scene, train_frames)
+    views = _looked_at(scene.track, scene.head, train_frames)
     wears = _cover.worn(views, scene.head, scene.shaped.rest)
     room = config.max_splats - len(state.face_ids)
     made = _avatar(scene, state, train_frames)

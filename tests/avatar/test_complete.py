@@ -101,3 +101,18 @@ def test_cover_is_worn_where_the_matte_shows_it(ball_track: Track, ball: HeadMod
     worn = _cover.worn(views, dressed, dressed.template)
     assert worn[skirt].all() and worn.all()
     assert _regions.cover_faces(dressed).sum() == len(skirt)
+
+
+def test_drape_without_roots_is_clothing(ball_track: Track, ball: HeadModel) -> None:
+    # Under the ball's outline everything is person; a gap in the drape divides what hangs from what only lies there.
+    height = ball.template[ball.faces].mean(1)[:, 1]
+    cap = (height < -0.03).nonzero()[:, 0]
+    below = (height >= -0.03).nonzero()[:, 0]
+    dressed = dataclasses.replace(ball, parts={"hair_cap": cap, "drape": below})
+    views = look(ball_track, dressed, spread_frames(ball_track, FRAMES, 4))
+    assert _cover.worn(views, dressed, dressed.template).all()
+    gap = (height >= 0.0) & (height < 0.03)
+    torn = dataclasses.replace(ball, parts={"hair_cap": cap, "drape": (~gap & (height >= -0.03)).nonzero()[:, 0]})
+    worn = _cover.worn(views, torn, torn.template)
+    assert worn[cap].all() and worn[gap].all() and worn[(height >= -0.03) & (height < 0.0)].all()
+    assert not worn[height >= 0.03].any()

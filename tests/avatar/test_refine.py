@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import torch
 
+from gsth import math3d
 from gsth.avatar._refine import MotionRefinement
 from gsth.head import HeadModel
 from gsth.types import Identity, Motion
@@ -35,6 +36,33 @@ def test_anchor_takes_the_common_part_out(ball_motion: Motion) -> None:
         gradient = torch.zeros_like(refinement.values[0])
         gradient[3] = -1.0 - frame
         refinement.step(frame, gradient)
-    refinement.anchor()
+    refinement.anchor(ball_motion)
     torch.testing.assert_close(refinement.values[:6].mean(0), torch.zeros_like(refinement.values[0]), atol=1e-6, rtol=0)
     assert (refinement.values[6:] == 0).all()
+
+
+def test_anchor_takes_out_what_the_pose_tells(ball_motion: Motion) -> None:
+    # A head that turns to and fro, and corrections of which one half follows the turn, the other something else.
+    yaw = torch.linspace(0, 40, 120).sin()
+    turn = torch.stack((torch.zeros(120), 0.3 * yaw, torch.zeros(120)), 1)
+    joints = ball_motion.joints[:1].repeat(120, 1, 1)
+    joints[:, 2] = math3d.rotvec_to_quat(turn)
+    still = ball_motion.T_world_head[:1].repeat(120, 1)
+    motion = ball_motion.replace(expr=torch.zeros(120, 3), joints=joints, T_world_head=still)
+    refinement = MotionRefinement.zeros(motion)
+    other = torch.linspace(0, 150, 120).cos()
+    refinement.values[:, 4] = 0.5 + 2 * yaw
+    refinement.values[:, 5] = other
+    refinement.count += 1
+    refinement.anchor(motion)
+    assert refinement.values[:, 4].abs().max() < 1e-4
+    assert (refinement.values[:, 5] - other).abs().max() < 0.2
+    assert not refinement.values[:, :4].any()
+
+
+def test_anchor_leaves_corrections_to_clips_too_short_to_tell(ball_motion: Motion) -> None:
+    refinement = MotionRefinement.zeros(ball_motion)
+    refinement.values[:8, 4] = torch.linspace(-1, 1, 8)
+    refinement.count[:8] += 1
+    refinement.anchor(ball_motion)
+    torch.testing.assert_close(refinement.values[:8, 4], torch.linspace(-1, 1, 8))
