@@ -334,7 +334,7 @@ class Visitor:
         """Begin to draw once the page has a line; ``sent(visitor, picture, send_ms)`` hears of every picture."""
         self.client, self.view, self._link, self._sent = client, view, link, sent
         self.dark = True
-        self._gone = threading.Event()
+        self._gone, self._linked = threading.Event(), threading.Event()
         self._room = threading.Condition()
         self._under_way = 0
         client.camera.on_update(lambda _: self._look())
@@ -347,6 +347,7 @@ class Visitor:
         self._gone.set()
         self.view.close()
         self.view.changed.set()
+        self._linked.set()
         self.saw()
         self._thread.join(timeout=5)
 
@@ -355,6 +356,7 @@ class Visitor:
         with self._room:
             self._under_way = 0
             self._room.notify()
+        self._linked.set()
         self.view.again()
 
     def saw(self) -> None:
@@ -375,13 +377,13 @@ class Visitor:
                 picture = self.view.draw()
                 if picture is not None and not self._gone.is_set():
                     start = time.perf_counter()
+                    self._linked.clear()
                     if self._link.picture(self.client.client_id, _jpeg(picture)):
                         self._sent(self.client.client_id, picture, 1e3 * (time.perf_counter() - start))
                         self._await_room()
                     else:
+                        self._linked.wait(_NO_LINE_S)
                         self.view.again()
-                        self.view.changed.clear()  # until the page's line is there: it says hello
-                        self.view.changed.wait(_NO_LINE_S)
                 self.view.changed.wait(self.view.wait_s())
                 self.view.changed.clear()
         except Exception as e:

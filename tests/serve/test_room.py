@@ -1,0 +1,83 @@
+"""What goes to one page, and when."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gsth.serve import _room
+from gsth.serve._optics import Optics
+from gsth.serve._paint import Painter
+from gsth.serve._room import Visitor
+from gsth.serve._view import View
+from gsth.serve.session import Session
+
+
+class Line:
+    """Stands for the link: notes pictures, and may be cut."""
+
+    def __init__(self) -> None:
+        self.there = True
+        self.came = threading.Semaphore(0)
+
+    def picture(self, visitor: int, jpeg: bytes) -> bool:
+        assert visitor == 7 and jpeg.startswith(b"\xff\xd8")
+        if self.there:
+            self.came.release()
+        return self.there
+
+    def brings(self, count: int) -> bool:
+        """Whether so many more pictures come."""
+        return all(self.came.acquire(timeout=30) for _ in range(count))
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+@pytest.fixture
+def visitor(person: Any, line: Line, monkeypatch: pytest.MonkeyPatch) -> Iterator[Visitor]:
+    """Of a small page that shows a motion which plays."""
+    monkeypatch.setattr(_room, "_NO_ANSWER_S", 300.0)
+    monkeypatch.setattr(_room, "_NO_LINE_S", 300.0)
+    camera = SimpleNamespace(
+        position=(0.0, 0.0, -1.0),
+        wxyz=(1.0, 0.0, 0.0, 0.0),
+        fov=0.4,
+        image_width=48,
+        image_height=48,
+        on_update=lambda _: None,
+    )
+    session = Session(person)
+    session.play()
+    client: Any = SimpleNamespace(client_id=7, camera=camera)
+    here: Any = line
+    made = Visitor(client, View(session, Painter(Optics.of(person))), here, lambda *_: None)
+    yield made
+    made.stop()
+
+
+def test_no_more_than_two_pictures_are_under_way(visitor: Visitor, line: Line) -> None:
+    assert line.brings(2)
+    assert not line.came.acquire(timeout=0.5)
+    visitor.saw()
+    assert line.brings(1)
+    assert not line.came.acquire(timeout=0.5)
+    visitor.arrived()  # a new line: what was under way on the old one is lost
+    assert line.brings(2)
+
+
+def test_a_page_without_a_line_gets_its_picture_when_it_says_hello(person: Any, line: Line, visitor: Visitor) -> None:
+    assert line.brings(2)
+    line.there = False
+    visitor.saw()
+    visitor.saw()
+    assert not line.came.acquire(timeout=0.5)
+    line.there = True
+    visitor.arrived()
+    assert line.brings(2)
