@@ -41,7 +41,7 @@ _UNDER_WAY = 2
 _NO_ANSWER_S = 1.0
 """A page that does not say what it shows, being in the background or on a slow line, gets a picture so often."""
 _NO_LINE_S = 0.5
-_FOLLOW_S = 0.125
+_FOLLOW_S = 0.2
 _CLOCK_S = 1.0
 _SOUNDS = 8
 """Sounds that pages may still ask for."""
