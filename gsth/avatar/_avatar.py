@@ -222,8 +222,9 @@ class Avatar:
                 media.write_image(tmp / "plate.png", (self.plate.clamp(0, 1) * 255).round().byte().numpy())
 
     @classmethod
-    def load(cls, folder: Path) -> Avatar:
+    def load(cls, folder: Path | str) -> Avatar:
         """Read an artifact. Raises ArtifactError where it is damaged or not an avatar."""
+        folder = Path(folder)
         meta = artifacts.read_meta(folder, KIND)
         arrays = artifacts.load_arrays(folder)
         try:
