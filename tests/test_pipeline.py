@@ -218,7 +218,7 @@ def test_killed_training_goes_on(short_film: Path, tmp_path: Path) -> None:
 
 def test_consent_and_licences_travel_from_training_to_the_video(tiny: Path, tmp_path: Path) -> None:
     pytest.importorskip("c2pa", reason="needs the extra 'trust'")
-    meta = Avatar.load(tiny).meta
+    meta = Avatar.load(str(tiny)).meta
     assert meta["provenance"]["consent"]["kind"] == "synthetic"
     assert meta["licences"][0]["licence"] == "CC0-1.0"
     artifacts.save(Avatar.load(tiny).motion[:5], tmp_path / "m")
