@@ -295,4 +295,4 @@ def _visible(head: HeadModel, rest: Tensor, normals: Tensor, faces: Tensor, dire
 
 def _inside(head: HeadModel) -> Tensor:
     """Vertices whose light is painted, not found: teeth, tongue and mouth cavity, [v]."""
-    return sum(_mask(head, p)[:, 0] for p in ("teeth_upper", "teeth_lower", "tongue", "mouth_inner")) > 0
+    return torch.cat([_mask(head, p) for p in ("teeth_upper", "teeth_lower", "tongue", "mouth_inner")], 1).sum(1) > 0

@@ -81,7 +81,7 @@ def _track(argv: Argv) -> Iterator[Event]:
 def _drive(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
-    args = _cli_args.parse("drive", _cli_args.Drive, argv)
+    args: Any = _cli_args.parse("drive", _cli_args.Drive, argv)
     sources = ("audio", "text", "text_file", "script", "video", "webcam", "motion")
     given = [name for name in sources if getattr(args, name) is not None]
     if len(given) != 1:
@@ -131,7 +131,7 @@ def _driver(source: str, args: Any) -> Any:
 def _eval(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, evaluate
 
-    args = _cli_args.parse("eval", _cli_args.Eval, argv)
+    args: Any = _cli_args.parse("eval", _cli_args.Eval, argv)
     if (args.avatar is not None) + bool(args.compare) + (args.frames_of is not None) != 1:
         raise InputError("gsth eval: give one of AVATAR, --compare A B and --frames-of X (with --reference Y)")
     if args.frames_of is not None and args.reference is not None:

@@ -238,6 +238,13 @@ def test_large_files_stay_out() -> None:
     assert [str(p.relative_to(ROOT)) for p in tracked() if p.stat().st_size > 8_000_000] == []
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    """The folders of tests are no packages: the second of two would not be collected, and the whole suite with it."""
+    files = [p for p in tracked() if p.is_relative_to(ROOT / "tests") and p.suffix == ".py"]
+    names = [p.name for p in files if p.stem != "conftest"]
+    assert [name for name in set(names) if names.count(name) > 1] == []
+
+
 def test_packages_that_ship_are_the_folders_that_are_there() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
     folders = {name_of(p.parent / "x")[: -len(".x")] for p in SOURCES if p.name == "__init__.py"}

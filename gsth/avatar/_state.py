@@ -131,7 +131,8 @@ def fresh(motion: Motion, face_ids: Tensor, params: dict[str, Tensor], generator
         generator,
         torch.zeros(0, dtype=torch.int64),
         torch.zeros_like(params["sh"]),
-        *torch.zeros(2, len(face_ids)),
+        pull=torch.zeros(len(face_ids)),
+        height=torch.zeros(len(face_ids)),
     )
 
 

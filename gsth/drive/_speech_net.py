@@ -76,8 +76,8 @@ class _Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, history: Tensor | None) -> tuple[Tensor, Tensor]:
-        y, history = self.conv(self.norm(x), history)
-        return x + self.drop(self.mix(nn.functional.gelu(y))), history
+        y, tail = self.conv(self.norm(x), history)
+        return x + self.drop(self.mix(nn.functional.gelu(y))), tail
 
 
 class SpeechNet(nn.Module):

@@ -132,6 +132,7 @@ def _higher(sh: Tensor) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     size = min(_PALETTE, max(1024, n // 1024 * 1024))
     picks = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     centres = flat[picks[torch.arange(size) % n]]
+    labels = torch.zeros(n, dtype=torch.int64)
     for _ in range(_ROUNDS):
         labels = torch.cat([torch.cdist(part, centres).argmin(1) for part in flat.split(4096)])
         count = torch.bincount(labels, minlength=size)[:, None]

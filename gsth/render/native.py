@@ -129,7 +129,7 @@ def _check(code: int) -> None:
     raise InputError(f"{text}: holds values that are not finite" if code == _NOT_FINITE else text)
 
 
-def _structs(splats: Sequence[Tensor], camera: Sequence[Any], lists: Sequence[Tensor]) -> tuple[Any, Any, Any]:
+def _structs(splats: Sequence[Tensor], camera: Sequence[Any], lists: Sequence[Tensor | None]) -> tuple[Any, Any, Any]:
     """Pointers to the C structs of splats, camera (viewmat, K, width, height, antialiased) and lists."""
     means, sh = splats[0], splats[4]
     a = _library.SplatsC(means.shape[0], sh.shape[1], *map(pointer, splats))

@@ -4,6 +4,7 @@ and the few files that the page's script needs; the door stands before both."""
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import http
 import json
 import logging
@@ -94,12 +95,16 @@ class Link:
 
     def picture(self, visitor: int, jpeg: bytes) -> bool:
         """Show one page a picture; whether it went out. Returns when there is room for another on the line."""
+        from websockets.exceptions import ConnectionClosed
+
         page = self._pages.get(visitor)
         if page is None or not self._thread.is_alive():
             return False
+        sending = asyncio.run_coroutine_threadsafe(page.send(jpeg), self._loop)
         try:
-            asyncio.run_coroutine_threadsafe(page.send(jpeg), self._loop).result(_SEND_S)
-        except Exception:  # websockets' errors: the page has gone, or its line stands still
+            sending.result(_SEND_S)
+        except (ConnectionClosed, TimeoutError, concurrent.futures.CancelledError):  # gone, or its line stands still
+            sending.cancel()
             return False
         return True
 

@@ -72,9 +72,9 @@ class HibariSpeaker:
             known = [c for c in sentence if c in self._text.vocab]
             ids = np.asarray([[0, *(self._text.vocab[c] for c in known), 0]], np.int64)
             parts = self._session.run(None, {"ids": ids, "speed": np.asarray([rate], np.float32)})
-            spectrum, durations = [p[0] for p in parts[:6]], parts[6].reshape(-1)
-            spectrum[5] = spectrum[5] * pitch
-            sounds.append(dsp.synth(*spectrum, rng))
+            (*spectrum, f0), durations = [p[0] for p in parts[:6]], parts[6].reshape(-1)
+            lh, th, ln, lr, phi = spectrum
+            sounds.append(dsp.synth(lh, th, ln, lr, phi, f0 * pitch, rng))
             seconds += _neural.kokoro_seconds(durations)
             units += _units(known)
         if not any(symbol for symbol, _ in units):

@@ -98,13 +98,19 @@
   let come = 0;
   let shown = 0;
 
+  function place() {
+    if (!picture.isConnected) document.querySelector("canvas[data-engine]")?.before(picture);
+  }
+
   async function see(data) {
     const number = ++come;
     try {
       const bitmap = await createImageBitmap(new Blob([data], { type: "image/jpeg" }));
       if (number > shown) {
         shown = number;
-        if (!picture.isConnected) document.querySelector("canvas[data-engine]")?.before(picture);
+        place();
+        if (picture.width !== bitmap.width) picture.width = bitmap.width; // or CSS takes it for 300 x 150
+        if (picture.height !== bitmap.height) picture.height = bitmap.height;
         paint.transferFromImageBitmap(bitmap);
       }
     } finally {
@@ -282,7 +288,9 @@
 
   const style = document.createElement("style");
   style.textContent = `
-    #gsth-picture { position: absolute; inset: 0; width: 100%; height: 100%; z-index: -1; pointer-events: none; }
+    /* A picture for a page of another width is cut, not squeezed, until the next one comes. */
+    #gsth-picture { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; z-index: -1;
+      pointer-events: none; }
     canvas[data-engine] { opacity: 0; } /* takes the pointer; nothing of ours is in its scene */
     #gsth-bar { position: fixed; left: 8px; bottom: 8px; z-index: 30; display: flex; gap: 6px; align-items: center;
       font: 15px system-ui, sans-serif; touch-action: manipulation; }
@@ -388,9 +396,10 @@
 
   document.body.append(bar, help);
   new MutationObserver(() => {
+    place(); // viser's canvas may come after the first picture
     const mark = document.querySelector("[data-gsth-visitor]");
     if (mark !== null && Number(mark.getAttribute("data-gsth-visitor")) !== visitor) hello();
-  }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-gsth-visitor"] });
+  }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["data-gsth-visitor", "data-engine"] });
   connect();
   window.gsthPage = { get sound() { return audio; }, get clock() { return clock; }, get lead() { return lead; }, expected };
 })();
