@@ -6,6 +6,7 @@ import contextlib
 import math
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _MOST_POINTS = 400
 """Of a curve; of longer ones every second point is dropped."""
+_CURVES_S = 0.5
+"""Shortest time between two pictures of the curves: drawn at every step they keep a page from anything else."""
 
 
 def watched(events: Iterator[Event], out: Path, work: Path, config: ViewConfig) -> Iterator[Event]:
@@ -74,6 +77,7 @@ class Desk:
         self._lock = threading.Lock()
         self._step, self._avatar = 0, page.session.avatar
         self._points: list[tuple[float, float, float]] = []
+        self._drawn = -math.inf
         self._done: list[Event] = []
         self._add(page.gui)
 
@@ -90,6 +94,9 @@ class Desk:
         self._points.append((float(step.done), step.values["loss"], step.values.get("psnr_db", math.nan)))
         if len(self._points) > _MOST_POINTS:
             del self._points[1::2]
+        if (now := time.monotonic()) < self._drawn + _CURVES_S:
+            return  # the next one shows this one too
+        self._drawn = now
         steps, losses, psnrs = np.array(self._points).T
         self.loss.data, self.psnr.data = (steps, losses), (steps, psnrs)
         self.text.content = f"step {step.done} of {step.total}, loss {losses[-1]:.4f}, {psnrs[-1]:.1f} dB"
