@@ -139,9 +139,9 @@ def transform_to_mat(T_a_b: Tensor) -> Tensor:
 
 
 def project(points_cam: Tensor, K: Tensor) -> Tensor:
-    """Pixels [..., 2] of camera-frame points [..., 3] by one intrinsic matrix [3, 3]."""
+    """Pixels [..., 2] of camera-frame points [..., 3] by intrinsic matrices [..., 3, 3], which are broadcast."""
     xy = points_cam[..., :2] / points_cam[..., 2:].clamp_min(1e-6)
-    return xy * torch.stack((K[0, 0], K[1, 1])) + K[:2, 2]
+    return xy * torch.stack((K[..., 0, 0], K[..., 1, 1]), -1) + K[..., :2, 2]
 
 
 def look_at(eye: Tensor, target: Tensor, down: Tensor) -> Tensor:

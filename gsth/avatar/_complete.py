@@ -9,7 +9,6 @@ included. Training then goes on with them: where they would show in a frame, the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,13 +60,13 @@ def settle(made: Avatar, views: Views, wears: Tensor, room: int, seed: int) -> S
     """Which splats were seen, and new ones for the surface that was not.
 
     Args:
-        made: A half-trained avatar.
+        made: A half-trained avatar; its motion is that of all frames which training knows.
         views: Training frames that say what was seen.
         wears: Which triangles may carry splats, bool [f] (see ``_cover.worn``).
         room: By how many splats it may grow.
         seed: Of the new samples.
     """
-    trust = trusted(made, views.frames)
+    trust = trusted(made, views)
     inside = _kin(made, made.splats.face_ids) == _regions.INSIDE
     # An open mouth shows little of what is in it, and teeth in shadow are better than none.
     kept = ((trust >= _SEEN) | inside).nonzero()[:, 0]
@@ -99,10 +98,10 @@ def _inside(made: Avatar, trust: Tensor, lent: Tensor, pull: Tensor) -> tuple[Te
 def unseen(made: Avatar, views: Views) -> Tensor:
     """bool [n]: splats that no frame shows, and that stand for a surface that is guessed."""
     inside = _kin(made, made.splats.face_ids) == _regions.INSIDE
-    return (trusted(made, views.frames) < _SEEN) & ~inside
+    return (trusted(made, views) < _SEEN) & ~inside
 
 
-def trusted(made: Avatar, frames: Sequence[int]) -> Tensor:
+def trusted(made: Avatar, views: Views) -> Tensor:
     """Which share of each splat the frames show, 0 to 1: the most in any of them, [n].
 
     The gradient of the picture's sum by a splat's colour is the sum of its blending weights, in pixels; it is compared
@@ -110,10 +109,9 @@ def trusted(made: Avatar, frames: Sequence[int]) -> Tensor:
     """
     scale = min(1.0, _VIEWS_PX / made.cameras.width)
     cam = made.cameras
-    K = cam.Ks * torch.tensor((scale, scale, 1.0))[:, None]
-    cameras = Cameras(cam.viewmats, K, round(cam.width * scale), round(cam.height * scale))
     most = torch.zeros(len(made.splats.face_ids))
-    for frame in frames:
+    for frame, K in zip(views.frames, views.K * torch.tensor((scale, scale, 1.0))[:, None], strict=True):
+        cameras = Cameras(cam.viewmats, K[None], round(cam.width * scale), round(cam.height * scale))
         with torch.no_grad():
             splats = made.pose(made.motion[frame])
         # Well above black, where colours are clamped and have no gradient.
@@ -121,7 +119,7 @@ def trusted(made: Avatar, frames: Sequence[int]) -> Tensor:
         drawn = render.render(splats.replace(sh=sh), cameras, background=torch.zeros(3))
         drawn.rgb[..., 0].sum().backward()
         assert sh.grad is not None
-        broad = splats.scales.topk(2, 1).values.prod(1) * K[0, 0, 0] * K[0, 1, 1] / splats.means[:, 2].square()
+        broad = splats.scales.topk(2, 1).values.prod(1) * K[0, 0] * K[1, 1] / splats.means[:, 2].square()
         whole = 2 * math.pi * splats.opacities * broad
         most = torch.maximum(most, sh.grad[:, 0, 0] / _init.SH_C0 / whole.clamp_min(0.1))
     return most.clamp_max(1)

@@ -41,7 +41,7 @@ def worn(views: Views, head: HeadModel, rest: Tensor) -> Tensor:
     flat, inside = views.pixels(centres)
     solid = head.faces[~cover & (_regions.per_face(head, "density") > 0)].numpy()
     h, w = views.mattes.shape[1:]
-    depth = [rasterize(v.numpy(), solid, views.K.numpy(), (h, w)).depth for v in views.verts]
+    depth = [rasterize(v.numpy(), solid, K.numpy(), (h, w)).depth for v, K in zip(views.verts, views.K, strict=True)]
     in_front = centres[..., 2] < views.look_up(torch.stack([torch.from_numpy(d) for d in depth]), flat) + _BEHIND_M
     # The cap's own edge is the edge of the head; what hangs beside a neck must show more than a soft edge.
     hangs = torch.isin(ids, head.parts["drape"]) if "drape" in head.parts else torch.zeros(len(ids), dtype=torch.bool)

@@ -10,11 +10,12 @@ from torch import Tensor
 from gsth import math3d
 from gsth.avatar import _cover, _regions
 from gsth.avatar._config import AvatarConfig
+from gsth.avatar._reel import Reel
 from gsth.avatar._views import Views, look, spread_frames, with_depth
 from gsth.errors import InputError
 from gsth.head import HeadModel
 from gsth.render import torch_ref
-from gsth.types import RiggedSplats, Track
+from gsth.types import RiggedSplats
 
 VIEWS = 16
 """Training frames that sampling looks at."""
@@ -22,15 +23,15 @@ SH_C0 = 0.28209479177387814
 _OVERSAMPLE = 3
 
 
-def initial_splats(track: Track, head: HeadModel, train_frames: int, config: AvatarConfig) -> RiggedSplats:
+def initial_splats(reel: Reel, head: HeadModel, config: AvatarConfig) -> RiggedSplats:
     """About ``config.splats`` splats on the parts of the head that the training frames show.
 
     Hair shell and clothes get splats only where the person matte says that the person is; what the matte shows
     beyond the mesh (hair that flies, a collar) is filled from the nearest carried surface.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    views = look(track, head, spread_frames(track, train_frames, VIEWS))
-    rest = head.shaped(track.identity).rest
+    views = look(reel, head, spread_frames(reel, VIEWS))
+    rest = head.shaped(reel.identity).rest
     density = _regions.per_face(head, "density") * _cover.worn(views, head, rest)
     face_ids, bary = sample(rest[head.faces], density, config.splats * _OVERSAMPLE, generator)
     points = (views.verts[:, head.faces[face_ids]] * bary[None, :, :, None]).sum(2)
@@ -38,11 +39,13 @@ def initial_splats(track: Track, head: HeadModel, train_frames: int, config: Ava
     keep = shown.nonzero()[:, 0]
     keep = keep[torch.randperm(len(keep), generator=generator)[: config.splats]]
     if len(keep) == 0:
-        raise InputError(f"{track.clip.path}: no part of the tracked head lies in the picture; look at the track")
+        raise InputError(
+            f"{reel.tracks[0].clip.path}: no part of the tracked head lies in the picture; look at the track"
+        )
     face_ids, bary, points = face_ids[keep], bary[keep], points[:, keep]
     views = with_depth(views, head, face_ids.unique())
     colour = _colours(views, head, face_ids, points)
-    spacing = _spacing(track, head, face_ids)
+    spacing = _spacing(rest, head, face_ids)
     base = discs(head, views.verts[0], face_ids, points[0], colour, spacing)
     return join(base, _fill(views, head, base, points, config.splats // 4, generator))
 
@@ -82,16 +85,21 @@ def _shown(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> T
     return mostly & inside.any(0) & sideways
 
 
-def _colours(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> Tensor:
-    """Mean colour of each sample over the frames where it is the surface in front, [n 3], 0 to 1."""
+def shown_colours(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean colour of each sample [t n 3] over the frames where it is the surface in front, [n 3], 0 to 1; and whether
+    there were such, bool [n]."""
     flat, inside = views.pixels(points)
     front = points[..., 2] < views.look_up(views.depth, flat) + 0.004
     person = views.look_up(views.mattes, flat)
     weight = _facing(views, head, face_ids).clamp_min(0) * (front & inside & person)
     pixel = views.look_up(views.images, flat)
     total = weight.sum(0)
-    colour = (pixel * weight[..., None]).sum(0) / total.clamp_min(1e-6)[:, None]
-    seen = total > 0.05
+    return (pixel * weight[..., None]).sum(0) / total.clamp_min(1e-6)[:, None], total > 0.05
+
+
+def _colours(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> Tensor:
+    """``shown_colours``, and what its region looks like for a sample that no frame shows, [n 3]."""
+    colour, seen = shown_colours(views, head, face_ids, points)
     regions = _regions.region_of_faces(head)[face_ids]
     everything = colour[seen].mean(0) if seen.any() else torch.full((3,), 0.5)
     for index, region in enumerate(_regions.REGIONS):
@@ -102,10 +110,9 @@ def _colours(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) ->
     return colour
 
 
-def _spacing(track: Track, head: HeadModel, face_ids: Tensor) -> Tensor:
-    """Mean distance between neighbouring samples around each sample, m, [n]."""
-    rest = head.shaped(track.identity).rest[head.faces]
-    area = areas(rest)
+def _spacing(rest: Tensor, head: HeadModel, face_ids: Tensor) -> Tensor:
+    """Mean distance between neighbouring samples around each sample on vertices [v 3], m, [n]."""
+    area = areas(rest[head.faces])
     density = _regions.per_face(head, "density")
     used = torch.zeros(len(area)).index_add(0, face_ids, torch.ones(len(face_ids))) > 0
     per_weight = len(face_ids) / (area * density)[used].sum()
@@ -142,12 +149,12 @@ def _fill(
             continue
         picked = open_rc[torch.randperm(len(open_rc), generator=generator)[: max(1, most // 6)]]
         px = picked.flip(-1) + 0.5
-        flat, inside = views.pixels(points[t : t + 1])
+        K = views.K[t]
+        _, inside = views.one(t).pixels(points[t : t + 1])
         anchors = inside[0].nonzero()[:, 0]
         anchors = anchors[torch.randperm(len(anchors), generator=generator)[:4000]]
-        nearest = anchors[torch.cdist(px.float(), math3d.project(points[t, anchors], views.K)).argmin(1)]
+        nearest = anchors[torch.cdist(px.float(), math3d.project(points[t, anchors], K)).argmin(1)]
         z = points[t, nearest, 2]
-        K = views.K
         xy = (px - K[:2, 2]) / torch.stack((K[0, 0], K[1, 1])) * z[:, None]
         colour = views.images[t][picked[:, 0], picked[:, 1]]
         spacing = (z / K[0, 0]) * (len(open_rc) / len(picked)) ** 0.5

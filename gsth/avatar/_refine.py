@@ -80,9 +80,15 @@ class MotionRefinement:
         fields = ("expr", "joints", "T_world_head")
         return motion.replace(**{f: torch.cat([getattr(m, f) for m in frames]) for f in fields})
 
-    def anchor(self, motion: Motion) -> None:
-        """Take out of the stepped frames' corrections what is linear in the tracked pose of ``motion``, all frames."""
-        stepped = self.count > 0
+    def anchor(self, motion: Motion, rows: slice) -> None:
+        """Take out of the stepped frames' corrections what is linear in the tracked pose.
+
+        Args:
+            motion: Of all frames.
+            rows: The frames of one clip: each has its own camera, so poses of two say nothing of each other.
+        """
+        stepped = torch.zeros(len(self.count), dtype=torch.bool)
+        stepped[rows] = self.count[rows] > 0
         values = self.values[stepped]
         pose = torch.cat((motion_features(motion)[:, -9:], motion.T_world_head[:, 4:]), 1)[stepped]
         pose, values = pose - pose.mean(0), values - values.mean(0)

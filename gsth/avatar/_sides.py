@@ -54,13 +54,13 @@ def sides(views: Views, motion: Motion, shaped: ShapedHead, wears: Tensor) -> li
     """
     model = shaped.model
     size = round(_SIZE_PX * views.depth.shape[1] / views.depth.shape[2]), _SIZE_PX
-    K = views.K * torch.tensor((_SIZE_PX / views.depth.shape[2],) * 2 + (1.0,))[:, None]
+    Ks = views.K * torch.tensor((_SIZE_PX / views.depth.shape[2],) * 2 + (1.0,))[:, None]
     shows = torch.tensor([r.name in _OPEN or r.kin == _regions.INSIDE for r in _regions.REGIONS])
     thick = _regions.per_face(model, "max_offset") + _THICK_M
     thick = thick.masked_fill(shows[_regions.region_of_faces(model)], torch.inf)[wears]
     yaws = torch.linspace(*_YAWS_RAD, (len(views.frames) + 1) // 2).tolist()
     out = []
-    for i, (frame, verts) in enumerate(zip(views.frames, views.verts, strict=True)):
+    for i, (frame, verts, K) in enumerate(zip(views.frames, views.verts, Ks, strict=True)):
         pair, sign = i // 2, (1, -1)[i % 2]
         joint = math3d.transform_points(motion.T_world_head[frame], shaped.pivots[2])
         view = math3d.orbit(joint, sign * yaws[pair], _PITCH_RAD * (1, -1)[pair % 2])

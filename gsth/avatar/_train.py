@@ -6,10 +6,8 @@ With a ``Crew`` of several processes every one runs ``train``; they share the fr
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +22,9 @@ from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features, tr
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._crew import Crew
 from gsth.avatar._field import Field, Listeners
+from gsth.avatar._grade import in_one_light
 from gsth.avatar._init import VIEWS, initial_splats
+from gsth.avatar._reel import Reel, frames_of, more_clips
 from gsth.avatar._state import TrainState
 from gsth.avatar._views import Views, look, spread_frames
 from gsth.errors import DivergedError, InputError
@@ -41,17 +41,16 @@ _FIELD_FROM = 0.4
 
 @dataclass(frozen=True)
 class _Scene:
-    """What training looks at and never changes; all but the track and the head lies on the device that draws."""
+    """What training looks at and never changes; all but the reel and the head lies on the device that draws."""
 
-    track: Track
+    reel: Reel
     head: HeadModel
     device: torch.device
-    view: Cameras
-    """The track's camera."""
-    plate: Tensor | None
+    views: tuple[Cameras, ...]
+    """The camera of each clip."""
+    plates: tuple[Tensor | None, ...]
+    """Of each clip, in the light of the first."""
     shaped: head.ShapedHead
-    train_frames: Tensor
-    """Indices of the frames that may be trained on, [m]."""
     corrective_mean: Tensor
     corrective_basis: Tensor
     face_size: Tensor
@@ -63,8 +62,8 @@ class _Scene:
     sides: list[_sides.Side]
     """Views from where no camera was; none where nothing is completed."""
 
-    def cameras(self, scale: float) -> Cameras:
-        cam = self.view
+    def cameras(self, clip: int, scale: float) -> Cameras:
+        cam = self.views[clip]
         K = cam.Ks * torch.tensor((scale, scale, 1.0), device=self.device)[:, None]
         return Cameras(cam.viewmats, K, round(cam.width * scale), round(cam.height * scale))
 
@@ -73,8 +72,18 @@ _ALONE = Crew()
 _HOST = torch.device("cpu")
 
 
-def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, crew: Crew = _ALONE) -> Iterator[Event]:
-    """Fit an avatar to the first ``train_frames`` frames of a track.
+def train(
+    track: Track,
+    config: AvatarConfig,
+    work: Path,
+    train_frames: int,
+    crew: Crew = _ALONE,
+    more: Sequence[Track] = (),
+) -> Iterator[Event]:
+    """Fit an avatar to the first ``train_frames`` frames of a track, and to all frames of ``more``.
+
+    The further tracks are of the same person, with the same identity, at the same size; lens, background and light are
+    their own. What the avatar keeps of its clip (camera, plate, motion, what is held out) is of the first.
 
     Steps are computed on ``crew.device``; what changes the number of splats or goes to disk comes to the processor
     between them. Checkpoints go to ``work``; a run that was killed goes on from the last one and ends the same. The
@@ -82,20 +91,21 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
     lead, the events end with the last step, and nothing is written.
 
     Raises:
-        InputError: The track is for another head model, or shows no face in the training frames.
+        InputError: The track is for another head model, or shows no face in the training frames; or one of ``more`` is
+            of another size, head or identity.
         DivergedError: A loss, gradient or parameter stopped being finite; names it and the last good checkpoint.
         BackendError: A process of the crew, or the GPU, was lost.
     """
     model = head.load(track.identity.head)
-    scene = _scene(track, model, train_frames, config, crew.device)
+    scene = _scene(Reel.of(track, train_frames, more), model, config, crew.device)
     work.mkdir(parents=True, exist_ok=True)
-    digest = _digest(track, config, train_frames)
+    digest = scene.reel.digest(config)
     voice = _voice(scene, config)
     state = None
     if crew.leads:
-        state = _state.resume(work, digest, scene.track.motion, voice)
+        state = _state.resume(work, digest, scene.reel.motion, voice)
         if state is None:
-            state = _start(scene, config, train_frames)
+            state = _start(scene, config)
             state.voice = voice
     state = _handed_out(crew, state, scene, voice)
     state.to(scene.device)
@@ -107,7 +117,7 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
             if state.step % _REPORT_EVERY == 0 or state.step == config.steps:
                 values = {"loss": loss, "psnr_db": average, "splats": float(len(state.face_ids))}
                 yield Step("train", state.step, config.steps, values)
-                yield Formed(state.step, partial(_held, scene, state, train_frames))
+                yield Formed(state.step, partial(_held, scene, state))
         if not any(due(state.step, config) for due in (_density_due, _settle_due, _checkpoint_due)):
             continue
         state.to(_HOST)
@@ -116,7 +126,7 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
                 _state.change_density(state, config)
                 yield Densified(state.step, len(state.face_ids))
             if _settle_due(state.step, config):
-                _settle(scene, state, config, train_frames)
+                _settle(scene, state, config)
                 yield Densified(state.step, len(state.face_ids))
             if _checkpoint_due(state.step, config):
                 yield Saved(_state.save_checkpoint(work, digest, state))
@@ -124,7 +134,7 @@ def train(track: Track, config: AvatarConfig, work: Path, train_frames: int, cre
         state.to(scene.device)
     if crew.leads:
         crew.dismiss()
-        made = yield from _made(scene, state, config, train_frames)
+        made = yield from _made(scene, state, config)
         made.save(work / "avatar")
         yield Done(work / "avatar", {"psnr_db": average, "splats": float(len(state.face_ids))})
 
@@ -134,40 +144,38 @@ def _handed_out(crew: Crew, state: TrainState | None, scene: _Scene, voice: _sta
     if crew.size > 1:
         data = crew.handed_out(_state.packed(state, "") if crew.leads and state is not None else b"")
         if not crew.leads:
-            return _state.unpacked(tensors_of(data), scene.track.motion, voice)
+            return _state.unpacked(tensors_of(data), scene.reel.motion, voice)
     assert state is not None
     return state
 
 
-def _made(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames: int) -> Generator[Event, None, Avatar]:
+def _made(scene: _Scene, state: TrainState, config: AvatarConfig) -> Generator[Event, None, Avatar]:
     """The avatar of the trained splats, with the motion of frames never seen."""
-    made = _avatar(scene, state, train_frames)
+    made, motion = _avatar(scene, state), scene.reel.motion
     if config.pose_refinement:
         yield from _track_unseen(scene, state, made.to(scene.device))
-        made = replace(made, motion=state.refinement.applied(made.motion), landmark_motion=made.motion)
+        motion = state.refinement.applied(motion)
+        made = replace(made, motion=_own(scene, state, motion), landmark_motion=made.motion)
     if config.settle < 1:
-        made = replace(made, unseen=_complete.unseen(made, _looked_at(scene.track, scene.head, train_frames)))
+        made = replace(made, unseen=_complete.unseen(replace(made, motion=motion), _looked_at(scene.reel, scene.head)))
     return made
 
 
-def _scene(track: Track, model: HeadModel, train_frames: int, config: AvatarConfig, device: torch.device) -> _Scene:
-    shaped = model.shaped(track.identity)
-    frames = track.found[:train_frames].nonzero()[:, 0]
-    if len(frames) == 0:
-        raise InputError(f"{track.clip.path}: no face was found in the {train_frames} training frames")
-    features = motion_features(track.motion)
-    mean, basis = _corrective_basis(features[frames], config.correctives)
+def _scene(reel: Reel, model: HeadModel, config: AvatarConfig, device: torch.device) -> _Scene:
+    shaped = model.shaped(reel.identity)
+    reel = in_one_light(reel, model)
+    mean, basis = _corrective_basis(motion_features(frames_of(reel.motion, reel.usable)), config.correctives)
     sizes = torch_ref.triangle_frames(shaped.rest, model.faces)[2]
     limits = [_regions.per_face(model, name) for name in ("max_offset", "max_scale", "soft")]
-    plate = None if track.plate is None else track.plate.to(device)
+    plates = tuple(None if t.plate is None else reel.graded(t.plate, i).to(device) for i, t in enumerate(reel.tracks))
     tables = [t.to(device) for t in (mean, basis, sizes, *limits)]
     sides = []
     if config.settle < 1:
-        views = _looked_at(track, model, train_frames)
-        sides = _sides.sides(views, track.motion, shaped, _cover.worn(views, model, shaped.rest))
+        views = _looked_at(reel, model)
+        sides = _sides.sides(views, reel.motion, shaped, _cover.worn(views, model, shaped.rest))
     sides = [dataclasses.replace(s, cameras=s.cameras.to(device), hidden=s.hidden.to(device)) for s in sides]
-    moved = track.cameras.to(device), plate, shaped.to(device)
-    return _Scene(track, model, device, *moved, frames, *tables, sides=sides)
+    moved = tuple(t.cameras.to(device) for t in reel.tracks), plates, shaped.to(device)
+    return _Scene(reel, model, device, *moved, *tables, sides=sides)
 
 
 def _corrective_basis(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -186,18 +194,19 @@ def _voice(scene: _Scene, config: AvatarConfig) -> _state.Voice | None:
     """The audio field that the config wants, untrained."""
     if config.field == "none":
         return None
-    heard = scene.track.motion.audio
+    heard = scene.reel.motion.audio
     if heard is None:
+        silent = next(t.clip.path for t in scene.reel.tracks if t.motion.audio is None)
         raise InputError(
-            f"{scene.track.clip.path}: field {config.field} learns from the clip's sound, and the track's motion has "
+            f"{silent}: field {config.field} learns from the clip's sound, and the track's motion has "
             "no audio features; use a clip with sound, or field none"
         )
-    made = Field.fresh(config.field, scene.shaped, heard[scene.train_frames], config.seed)
+    made = Field.fresh(config.field, scene.shaped, heard[scene.reel.usable], config.seed)
     return _state.Voice.of(made)
 
 
-def _start(scene: _Scene, config: AvatarConfig, train_frames: int) -> TrainState:
-    first = initial_splats(scene.track, scene.head, train_frames, config)
+def _start(scene: _Scene, config: AvatarConfig) -> TrainState:
+    first = initial_splats(scene.reel, scene.head, config)
     n, b = len(first.face_ids), len(scene.corrective_basis)
     sh = torch.zeros(n, (config.sh_degree + 1) ** 2, 3)
     sh[:, :1] = first.sh
@@ -210,14 +219,16 @@ def _start(scene: _Scene, config: AvatarConfig, train_frames: int) -> TrainState
         "means_delta": torch.zeros(n, b, 3),
         "sh_delta": torch.zeros(n, b, 3),
     }
-    return _state.fresh(scene.track.motion, first.face_ids, params, torch.Generator().manual_seed(config.seed))
+    return _state.fresh(scene.reel.motion, first.face_ids, params, torch.Generator().manual_seed(config.seed))
 
 
 def _next_frame(scene: _Scene, state: TrainState) -> int:
     if len(state.order) == 0:
         if state.step:
-            state.refinement.anchor(scene.track.motion)
-        state.order = scene.train_frames[torch.randperm(len(scene.train_frames), generator=state.generator)]
+            for rows in scene.reel.rows:
+                state.refinement.anchor(scene.reel.motion, rows)
+        usable = scene.reel.usable
+        state.order = usable[torch.randperm(len(usable), generator=state.generator)]
     frame = int(state.order[0])
     state.order = state.order[1:]
     return frame
@@ -228,9 +239,9 @@ def _target(scene: _Scene, frame: int, scale: float) -> tuple[Tensor, Tensor, Te
 
     Without a plate the person is trained on mid grey: what moves behind must not be painted onto the splats.
     """
-    image = torch.from_numpy(scene.track.images[frame].copy()).to(scene.device).float() / 255
-    matte = torch.from_numpy(scene.track.mattes[frame].copy()).to(scene.device).float() / 255
-    plate = scene.plate
+    image = scene.reel.image(frame).to(scene.device)
+    matte = scene.reel.matte(frame).to(scene.device).float() / 255
+    plate = scene.plates[scene.reel.at(frame)[0]]
     background = torch.full((3,), 0.5, device=scene.device)
     if plate is None:
         image = image * matte[..., None] + background * (1 - matte[..., None])
@@ -286,7 +297,7 @@ def _one_frame(
     """Loss of one frame, what was drawn, and the picture that it should be."""
     scale = 0.5 if state.step < config.coarse_until * config.steps else 1.0
     image, matte, background = _target(scene, frame, scale)
-    motion: Motion = scene.track.motion[frame]
+    motion: Motion = scene.reel.motion[frame]
     if config.pose_refinement:
         motion = state.refinement.apply(motion, leaf)
     motion = motion.to(scene.device)
@@ -299,9 +310,9 @@ def _one_frame(
     carried = deltas.apply(rigged, weights[0])
     carried, said = _spoken(scene, state, config, carried, motion)
     splats = render.rig(carried, scene.shaped.posed(motion))
-    rendered = render.render(splats, scene.cameras(scale), background=background)
+    rendered = render.render(splats, scene.cameras(scene.reel.at(frame)[0], scale), background=background)
     h, w = matte.shape
-    weight_map = _losses.pixel_weights(scene.track.landmarks_px[frame] * scale, h, w, config.loss).to(scene.device)
+    weight_map = _losses.pixel_weights(scene.reel.landmarks(frame) * scale, h, w, config.loss).to(scene.device)
     size = scene.face_size[state.face_ids]
     limits = _losses.Bounds.of(state.face_ids, scene.face_size, scene.max_offset, scene.max_scale)
     loss = _losses.picture(rendered, image, matte, weight_map, config.loss)
@@ -318,7 +329,7 @@ def _from_the_side(scene: _Scene, state: TrainState, config: AvatarConfig) -> Te
     if not scene.sides or state.step < config.settle * config.steps:
         return torch.zeros((), device=scene.device)
     side = scene.sides[state.step % len(scene.sides)]
-    motion = scene.track.motion[side.frame].to(scene.device)
+    motion = scene.reel.motion[side.frame].to(scene.device)
     splats = render.rig(state.rigged(), scene.shaped.posed(motion))
     return config.loss.leak * _sides.leak(splats, side.hidden[state.face_ids], side.cameras)
 
@@ -393,10 +404,10 @@ def _track_unseen(scene: _Scene, state: TrainState, made: Avatar) -> Iterator[Ev
     Training frames had their landmark track refined while the splats learned; without the same here, scores of unseen
     frames would measure the landmark detector. At most ``_UNSEEN_PX`` wide, for speed.
     """
-    unseen = scene.track.found.nonzero()[:, 0]
+    unseen = scene.reel.tracks[0].found.nonzero()[:, 0]
     unseen = unseen[unseen >= made.source.train_frames].tolist()
     scale = min(1.0, _UNSEEN_PX / made.cameras.width)
-    cameras, tracked = scene.cameras(scale), made.motion.to(_HOST)
+    cameras, tracked = scene.cameras(0, scale), made.motion.to(_HOST)
     for done, frame in enumerate(unseen, 1):
         image, _, background = _target(scene, frame, scale)
         for _ in range(_UNSEEN_STEPS):
@@ -411,8 +422,14 @@ def _track_unseen(scene: _Scene, state: TrainState, made: Avatar) -> Iterator[Ev
             yield Step("track unseen frames", done, len(unseen))
 
 
-def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
-    track = scene.track
+def _own(scene: _Scene, state: TrainState, motion: Motion) -> Motion:
+    """Of a motion of all frames, that of the avatar's own clip; sound is only for those who listen."""
+    own = motion[scene.reel.rows[0]]
+    return own if state.voice else own.replace(audio=None)
+
+
+def _avatar(scene: _Scene, state: TrainState) -> Avatar:
+    reel, track = scene.reel, scene.reel.tracks[0]
     p = {name: value.detach().to(_HOST) for name, value in state.params.items()}
     correctives = None
     if len(scene.corrective_basis):
@@ -423,14 +440,14 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         identity=track.identity,
         splats=RiggedSplats(state.face_ids.to(_HOST), **{n: p[n] for n in p if n not in ("means_delta", "sh_delta")}),
         cameras=track.cameras,
-        motion=track.motion if state.voice else track.motion.replace(audio=None),
+        motion=_own(scene, state, reel.motion),
         field=Field.of({n: t.to(_HOST) for n, t in state.voice.field.tensors().items()}) if state.voice else None,
         source=Source(
             clip_path=track.clip.path,
             sha256=artifacts.sha256(track.clip.path),
             fps=track.clip.fps,
             crop_px=track.crop_px,
-            train_frames=train_frames,
+            train_frames=reel.train_frames,
             frame_ids=track.frame_ids,
             landmarks_px=track.landmarks_px,
             found=track.found,
@@ -438,25 +455,26 @@ def _avatar(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
         ),
         plate=track.plate,
         correctives=correctives,
-        meta={"trained_range": trained_range(track.motion[:train_frames], scene.head.expression_names)},
+        meta={"trained_range": trained_range(frames_of(reel.motion, reel.learned), scene.head.expression_names)}
+        | more_clips(reel),
     )
 
 
-def _held(scene: _Scene, state: TrainState, train_frames: int) -> Avatar:
+def _held(scene: _Scene, state: TrainState) -> Avatar:
     """The avatar as it is now, with splats of its own: the next steps do not change them."""
-    return _avatar(scene, state, train_frames).taken(torch.arange(len(state.face_ids)))
+    return _avatar(scene, state).taken(torch.arange(len(state.face_ids)))
 
 
-def _looked_at(track: Track, model: HeadModel, train_frames: int) -> Views:
-    return look(track, model, spread_frames(track, train_frames, VIEWS))
+def _looked_at(reel: Reel, model: HeadModel) -> Views:
+    return look(reel, model, spread_frames(reel, VIEWS))
 
 
-def _settle(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames: int) -> None:
+def _settle(scene: _Scene, state: TrainState, config: AvatarConfig) -> None:
     """Drop what no frame shows, and cover the bare surface; what hardly shows goes on from its neighbours' looks."""
-    views = _looked_at(scene.track, scene.head, train_frames)
+    views = _looked_at(scene.reel, scene.head)
     wears = _cover.worn(views, scene.head, scene.shaped.rest)
     room = config.max_splats - len(state.face_ids)
-    made = _avatar(scene, state, train_frames)
+    made = replace(_avatar(scene, state), motion=scene.reel.motion)
     settled = _complete.settle(made, views, wears, room, config.seed)
     new, kept = settled.added, settled.kept
     values = {}
@@ -470,12 +488,3 @@ def _settle(scene: _Scene, state: TrainState, config: AvatarConfig, train_frames
     _state.put_rows(state, values, _density.Change(source, len(new.face_ids)))
     state.face_ids = torch.cat((state.face_ids[: len(kept)], new.face_ids))
     state.lent, state.pull, state.height = settled.lent, settled.pull, settled.height
-
-
-def _digest(track: Track, config: AvatarConfig, train_frames: int) -> str:
-    """What a checkpoint must share with a run to be continued by it."""
-    h = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
-    h.update(f"{track.clip.path.name} {train_frames} {track.identity.head}".encode())
-    for t in (track.motion.expr, track.motion.T_world_head, track.identity.shape, track.cameras.Ks):
-        h.update(t.numpy().tobytes())
-    return h.hexdigest()

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from gsth import math3d
 from gsth.avatar._avatar import motion_features
-from gsth.errors import InputError
+from gsth.avatar._reel import Reel, frames_of
 from gsth.head import HeadModel
 from gsth.head._raster import rasterize
-from gsth.types import Track
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,18 @@ class Views:
     depth: Tensor
     """z of the nearest surface that carries splats, inf where none, [t h w]."""
     K: Tensor
+    """Intrinsics of each, px, [t 3 3]."""
+
+    def one(self, index: int) -> Views:
+        """One of them alone."""
+        fields = ("verts", "images", "mattes", "depth", "K")
+        part = {name: getattr(self, name)[index : index + 1] for name in fields}
+        return replace(self, frames=self.frames[index : index + 1], **part)
 
     def pixels(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Column and row of points [t n 3], clamped, as a flat index [t n]; and which lie inside."""
         h, w = self.depth.shape[1:]
-        px = math3d.project(points, self.K)
+        px = math3d.project(points, self.K[:, None])
         col, row = px[..., 0].long(), px[..., 1].long()
         inside = (col >= 0) & (col < w) & (row >= 0) & (row < h) & (points[..., 2] > 0.01)
         return row.clamp(0, h - 1) * w + col.clamp(0, w - 1), inside
@@ -49,12 +55,10 @@ class Views:
         return torch.stack([v.flatten(0, 1)[i] for v, i in zip(values, flat, strict=True)])
 
 
-def spread_frames(track: Track, train_frames: int, count: int) -> list[int]:
+def spread_frames(reel: Reel, count: int) -> list[int]:
     """Training frames that differ most in pose and expression, by farthest-point choice from the first found."""
-    usable = track.found[:train_frames].nonzero()[:, 0]
-    if len(usable) == 0:
-        raise InputError(f"{track.clip.path}: no face was found in the {train_frames} training frames")
-    features = motion_features(track.motion)[usable]
+    usable = reel.usable
+    features = motion_features(frames_of(reel.motion, usable))
     features = torch.cat((features[:, :-9], 4 * features[:, -9:]), 1)
     chosen, distance = [0], torch.full((len(usable),), float("inf"))
     while len(chosen) < min(count, len(usable)):
@@ -63,19 +67,18 @@ def spread_frames(track: Track, train_frames: int, count: int) -> list[int]:
     return sorted(int(usable[i]) for i in set(chosen))
 
 
-def look(track: Track, head: HeadModel, frames: list[int]) -> Views:
-    index = torch.tensor(frames)
-    m = track.motion
-    motion = m.replace(expr=m.expr[index], joints=m.joints[index], T_world_head=m.T_world_head[index], audio=None)
-    verts = head.shaped(track.identity).posed(motion).verts
-    mattes = torch.from_numpy(track.mattes[frames]) > 127
-    images = torch.from_numpy(track.images[frames]).float() / 255
-    return Views(frames, verts, images, mattes, torch.full(mattes.shape, float("inf")), track.cameras.Ks[0])
+def look(reel: Reel, head: HeadModel, frames: list[int]) -> Views:
+    """Some frames of a reel, and where the mesh lies in them."""
+    verts = head.shaped(reel.identity).posed(frames_of(reel.motion, frames)).verts
+    mattes = torch.stack([reel.matte(f) for f in frames]) > 127
+    images = torch.stack([reel.image(f) for f in frames])
+    K = torch.stack([reel.K(f) for f in frames])
+    return Views(frames, verts, images, mattes, torch.full(mattes.shape, float("inf")), K)
 
 
 def with_depth(views: Views, head: HeadModel, carriers: Tensor) -> Views:
     """The same views with the depth of the triangles that carry splats."""
     h, w = views.depth.shape[1:]
     faces = head.faces[carriers].numpy()
-    depth = [rasterize(v.numpy(), faces, views.K.numpy(), (h, w)).depth for v in views.verts]
+    depth = [rasterize(v.numpy(), faces, K.numpy(), (h, w)).depth for v, K in zip(views.verts, views.K, strict=True)]
     return replace(views, depth=torch.from_numpy(np.stack(depth)))

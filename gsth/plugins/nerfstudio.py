@@ -22,6 +22,7 @@ from torch import Tensor
 from gsth import artifacts, head, math3d, render
 from gsth.avatar import AvatarConfig, LossWeights, _losses, _regions, _state
 from gsth.avatar._init import initial_splats
+from gsth.avatar._reel import Reel
 from gsth.errors import MissingExtraError
 from gsth.render import torch_ref
 from gsth.track import TrackConfig
@@ -190,7 +191,7 @@ class RiggedModel(Model):
         self.shaped, self.centre = model.shaped(self.track.identity), origin(self.track)
         settings = AvatarConfig(splats=self.config.splats, max_splats=self.config.splats, seed=self.config.seed)
         shown = int(self.kwargs["metadata"]["frames"][-1]) + 1
-        first = initial_splats(self.track, model, shown, settings)
+        first = initial_splats(Reel.of(self.track, shown), model, settings)
         sh = torch.zeros(len(first.face_ids), (self.config.sh_degree + 1) ** 2, 3)
         sh[:, :1] = first.sh
         self._take(first.replace(sh=sh))

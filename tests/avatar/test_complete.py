@@ -9,7 +9,8 @@ import torch
 from gsth import math3d, render
 from gsth.avatar import Avatar, AvatarConfig, _cover, _regions, train
 from gsth.avatar._complete import settle, trusted, unseen
-from gsth.avatar._views import look, spread_frames
+from gsth.avatar._reel import Reel
+from gsth.avatar._views import Views, look, spread_frames
 from gsth.head import HeadModel
 from gsth.types import Track
 
@@ -21,6 +22,12 @@ FRAMES = 8
 def made(ball_track: Track, tmp_path_factory: pytest.TempPathFactory) -> Avatar:
     *_, done = train(ball_track, CONFIG, tmp_path_factory.mktemp("settled"), FRAMES)
     return Avatar.load(done.path)
+
+
+def looked(track: Track, head: HeadModel) -> Views:
+    """Four training frames."""
+    reel = Reel.of(track, FRAMES)
+    return look(reel, head, spread_frames(reel, 4))
 
 
 def depths(avatar: Avatar) -> torch.Tensor:
@@ -57,22 +64,22 @@ def test_without_settling_the_back_stays_open(ball_track: Track, tmp_path_factor
 
 
 def test_trust_is_for_what_frames_show(made: Avatar, ball_track: Track, ball: HeadModel) -> None:
-    trust = trusted(made, [0, 4])
+    trust = trusted(made, look(Reel.of(ball_track, FRAMES), ball, [0, 4]))
     depth = depths(made)
     behind, in_front = depth > 0.06, depth < -0.06
     assert behind.sum() > 20
     assert trust.min() >= 0 and trust.max() <= 1
     assert trust[behind].median() < 0.03 < trust[in_front].median()
     assert made.unseen is not None
-    views = look(ball_track, ball, spread_frames(ball_track, FRAMES, 4))
+    views = looked(ball_track, ball)
     assert unseen(made, views)[behind].float().mean() > 0.7
 
 
 def test_settling_keeps_what_was_seen(made: Avatar, ball_track: Track, ball: HeadModel) -> None:
-    views = look(ball_track, ball, spread_frames(ball_track, FRAMES, 4))
+    views = looked(ball_track, ball)
     everywhere = torch.ones(len(ball.faces), dtype=torch.bool)
     settled = settle(made, views, everywhere, 50, 0)
-    trust = trusted(made, views.frames)
+    trust = trusted(made, views)
     assert (trust[settled.kept] >= 0.03).all()
     assert len(settled.lent) == len(settled.pull) == len(settled.kept) + len(settled.added.face_ids)
     assert (settled.pull[len(settled.kept) :] == 1).all()
@@ -94,10 +101,10 @@ def test_cover_is_worn_where_the_matte_shows_it(ball_track: Track, ball: HeadMod
         weights=ball.weights.repeat(2, 1),
         parts={**ball.parts, "drape": skirt},
     )
-    views = look(ball_track, dressed, spread_frames(ball_track, FRAMES, 4))
+    views = looked(ball_track, dressed)
     assert not _cover.worn(views, dressed, dressed.template)[skirt].float().mean() > 0.5
     whole = ball_track.replace(mattes=ball_track.mattes * 0 + 255)
-    views = look(whole, dressed, spread_frames(whole, FRAMES, 4))
+    views = looked(whole, dressed)
     worn = _cover.worn(views, dressed, dressed.template)
     assert worn[skirt].all() and worn.all()
     assert _regions.cover_faces(dressed).sum() == len(skirt)
@@ -109,7 +116,7 @@ def test_drape_without_roots_is_clothing(ball_track: Track, ball: HeadModel) -> 
     cap = (height < -0.03).nonzero()[:, 0]
     below = (height >= -0.03).nonzero()[:, 0]
     dressed = dataclasses.replace(ball, parts={"hair_cap": cap, "drape": below})
-    views = look(ball_track, dressed, spread_frames(ball_track, FRAMES, 4))
+    views = looked(ball_track, dressed)
     assert _cover.worn(views, dressed, dressed.template).all()
     gap = (height >= 0.0) & (height < 0.03)
     torn = dataclasses.replace(ball, parts={"hair_cap": cap, "drape": (~gap & (height >= -0.03)).nonzero()[:, 0]})

@@ -5,6 +5,7 @@ import torch
 from gsth import math3d, render
 from gsth.avatar import AvatarConfig
 from gsth.avatar._init import initial_splats
+from gsth.avatar._reel import Reel
 from gsth.avatar._views import spread_frames
 from gsth.head import HeadModel
 from gsth.types import Mesh, Track
@@ -13,7 +14,7 @@ CONFIG = AvatarConfig(splats=800, max_splats=1000)
 
 
 def test_first_splats_already_look_like_the_clip(ball_track: Track, ball: HeadModel) -> None:
-    splats = initial_splats(ball_track, ball, 8, CONFIG)
+    splats = initial_splats(Reel.of(ball_track, 8), ball, CONFIG)
     mesh = ball.shaped(ball_track.identity).posed(ball_track.motion[0])
     drawn = render.render(render.rig(splats, mesh), ball_track.cameras, background=ball_track.plate)
     truth = torch.from_numpy(ball_track.images[0]) / 255
@@ -21,7 +22,7 @@ def test_first_splats_already_look_like_the_clip(ball_track: Track, ball: HeadMo
 
 
 def test_splats_lie_on_their_triangles(ball_track: Track, ball: HeadModel) -> None:
-    base = initial_splats(ball_track, ball, 8, CONFIG)
+    base = initial_splats(Reel.of(ball_track, 8), ball, CONFIG)
     mesh = ball.shaped(ball_track.identity).posed(ball_track.motion[0])
     world = render.rig(base, Mesh(mesh.verts[:1], mesh.faces))
     centre = math3d.transform_points(ball_track.motion.T_world_head[0], torch.zeros(3))
@@ -32,7 +33,7 @@ def test_splats_lie_on_their_triangles(ball_track: Track, ball: HeadModel) -> No
 def test_no_splats_where_the_matte_shows_no_person(ball_track: Track, ball: HeadModel) -> None:
     half = ball_track.mattes.copy()
     half[:, :, : half.shape[2] // 2] = 0
-    splats = initial_splats(ball_track.replace(mattes=half), ball, 8, CONFIG)
+    splats = initial_splats(Reel.of(ball_track.replace(mattes=half), 8), ball, CONFIG)
     mesh = ball.shaped(ball_track.identity).posed(ball_track.motion[0])
     world = render.rig(splats, mesh)
     px = math3d.project(world.means, ball_track.cameras.Ks[0])
@@ -40,5 +41,5 @@ def test_no_splats_where_the_matte_shows_no_person(ball_track: Track, ball: Head
 
 
 def test_spread_frames_prefers_what_differs(ball_track: Track) -> None:
-    frames = spread_frames(ball_track, 8, 3)
+    frames = spread_frames(Reel.of(ball_track, 8), 3)
     assert len(set(frames)) == 3 and max(frames) < 8

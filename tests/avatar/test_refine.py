@@ -36,7 +36,7 @@ def test_anchor_takes_the_common_part_out(ball_motion: Motion) -> None:
         gradient = torch.zeros_like(refinement.values[0])
         gradient[3] = -1.0 - frame
         refinement.step(frame, gradient)
-    refinement.anchor(ball_motion)
+    refinement.anchor(ball_motion, slice(None))
     torch.testing.assert_close(refinement.values[:6].mean(0), torch.zeros_like(refinement.values[0]), atol=1e-6, rtol=0)
     assert (refinement.values[6:] == 0).all()
 
@@ -54,7 +54,7 @@ def test_anchor_takes_out_what_the_pose_tells(ball_motion: Motion) -> None:
     refinement.values[:, 4] = 0.5 + 2 * yaw
     refinement.values[:, 5] = other
     refinement.count += 1
-    refinement.anchor(motion)
+    refinement.anchor(motion, slice(None))
     assert refinement.values[:, 4].abs().max() < 1e-4
     assert (refinement.values[:, 5] - other).abs().max() < 0.2
     assert not refinement.values[:, :4].any()
@@ -64,5 +64,5 @@ def test_anchor_leaves_corrections_to_clips_too_short_to_tell(ball_motion: Motio
     refinement = MotionRefinement.zeros(ball_motion)
     refinement.values[:8, 4] = torch.linspace(-1, 1, 8)
     refinement.count[:8] += 1
-    refinement.anchor(ball_motion)
+    refinement.anchor(ball_motion, slice(None))
     torch.testing.assert_close(refinement.values[:8, 4], torch.linspace(-1, 1, 8))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gsth import math3d
+from gsth.avatar._reel import Reel
 from gsth.avatar._sides import Side, leak, sides
 from gsth.avatar._views import Views, look, spread_frames
 from gsth.head import HeadModel, ShapedHead
@@ -21,7 +22,8 @@ def shaped(ball: HeadModel, ball_track: Track) -> ShapedHead:
 
 @pytest.fixture
 def views(ball: HeadModel, ball_track: Track) -> Views:
-    return look(ball_track, ball, spread_frames(ball_track, 8, 4))
+    reel = Reel.of(ball_track, 8)
+    return look(reel, ball, spread_frames(reel, 4))
 
 
 def around(shaped: ShapedHead, views: Views, motion: Motion) -> list[Side]:

@@ -10,6 +10,7 @@ import torch
 from gsth import head, render
 from gsth.avatar import Avatar, AvatarConfig, Crew, DensityConfig, _train, train
 from gsth.avatar._crew import device_of
+from gsth.avatar._reel import Reel
 from gsth.errors import DivergedError, InputError
 from gsth.types import Cameras, Densified, Done, Rendered, Saved, Splats, Step, Track
 
@@ -106,8 +107,8 @@ def test_a_step_is_computed_where_the_scene_lies(tmp_path: Path, monkeypatch: py
     """On the device that has no values: torch refuses to mix it with the processor, as it would a GPU."""
     here, meta = torch.device("cpu"), torch.device("meta")
     track, config = small_work.track(tmp_path / "clip.mp4"), small_work.config().avatar
-    scenes = {d: _train._scene(track, head.load(), 8, config, d) for d in (here, meta)}
-    state = _train._start(scenes[here], config, 8)
+    scenes = {d: _train._scene(Reel.of(track, 8), head.load(), config, d) for d in (here, meta)}
+    state = _train._start(scenes[here], config)
     for name in ("face_ids", "lent", "pull", "height"):
         setattr(state, name, getattr(state, name).to(meta))
     state.params = {name: p.detach().to(meta).requires_grad_() for name, p in state.params.items()}
