@@ -149,7 +149,16 @@ class Verify:
 
 def train() -> type[Any]:
     """The arguments of ``gsth train``: its presets are files, so the class can only be made once they are read."""
-    clip = ("clip", Annotated[Positional[Path], arg(help="Video of one person facing the camera.")])
+    clips = (
+        "clips",
+        Annotated[
+            Positional[tuple[Path, ...]],
+            arg(
+                help="Video of one person facing the camera; further videos of the same person teach more. Camera, "
+                "background and voice are those of the first, and its last part is what is scored."
+            ),
+        ],
+    )
     out = ("out", Annotated[Path, arg(help="Folder for the avatar, for example me.avatar.")])
     devices = (
         "devices",
@@ -169,11 +178,12 @@ def train() -> type[Any]:
     view = ("view", Annotated[bool, arg(help="Show the avatar in the live viewer while it forms.")], False)
     return _with_presets(
         "Train",
-        [clip, out, _CONSENT],
+        [clips, out, _CONSENT],
         [devices, device, view],
         "Track a video, train an avatar on it, and score it on the part it never saw.\n\n"
-        "A preset and its settings come last: gsth train me.mp4 --out me.avatar quick --avatar.steps 800. Without a "
-        "preset it is standard. An interrupted run goes on when the same command is given again.",
+        "Options come after the videos, a preset and its settings last: gsth train me.mp4 --out me.avatar quick "
+        "--avatar.steps 800. Without a preset it is standard. An interrupted run goes on when the same command is "
+        "given again.",
     )
 
 

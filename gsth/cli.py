@@ -41,8 +41,10 @@ def _train(argv: Argv) -> Iterator[Event]:
     from gsth import _cli_args, pipeline
 
     args: Any = _cli_args.parse("train", _cli_args.train(), argv)
-    order = pipeline.Order(args.preset, _consent(args.consent), args.devices, args.device)
-    events = pipeline.train(args.clip, args.out, order)
+    if not args.clips:
+        raise InputError("gsth train: give a video of the person, or several")
+    order = pipeline.Order(args.preset, _consent(args.consent), args.devices, args.device, args.clips[1:])
+    events = pipeline.train(args.clips[0], args.out, order)
     if not args.view:
         return events
     from gsth.serve import app, watch
@@ -195,7 +197,7 @@ class Verb:
 VERBS: Mapping[str, Verb] = {
     "demo": Verb("[--out DIR]", "the whole road on a synthetic actor, without any video of yours", _demo, resumes=True),
     "train": Verb(
-        "CLIP --out A [quick|standard|high]", "make an avatar from a video of a person", _train, resumes=True
+        "CLIP [CLIP ...] --out A [quick|standard|high]", "make an avatar from video of a person", _train, resumes=True
     ),
     "drive": Verb("A --text T --out V.mp4", "make an avatar speak (or --audio, --video, --motion, --script)", _drive),
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import shutil
 import threading
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gsth import _pipeline_clips as _clips
 from gsth.avatar._config import AvatarConfig
 from gsth.errors import InputError
 from gsth.provenance import STAMPED, StampConfig
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gsth.batch import BatchConfig
     from gsth.drive import Sound
     from gsth.provenance import Consent
-    from gsth.types import Clip, Motion, Track
+    from gsth.types import Motion, Track
 
 SOUND_RATE = 48_000
 """Of the sound in videos that gsth writes, Hz."""
@@ -47,6 +47,8 @@ class Order:
     """Processes that share the frames of each training step."""
     device: str = "auto"
     """Where splats are trained: "cpu", "cuda", or "auto" for the GPU where one can be used."""
+    more: tuple[Path, ...] = ()
+    """Further clips of the same person, in which all frames are learned from; lens, background and light are theirs."""
 
 
 def work_folder(out: Path) -> Path:
@@ -58,7 +60,7 @@ def train(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
     """Make the avatar artifact ``out`` from a video; goes on where a killed run stopped.
 
     Args:
-        clip_path: Video of one person.
+        clip_path: Video of one person; ``order.more`` are further ones.
         out: The avatar.
         order: How to track and train. Neither ``devices`` nor ``device`` changes what comes out, but for the rounding
             of sums. With more than one of ``devices``, a script must start under ``if __name__ == "__main__":``.
@@ -79,12 +81,12 @@ def train(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
 
 
 def track_stage(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
-    """Track the clip into the work folder of ``out``, unless that is done."""
-    from gsth import artifacts, media
+    """Track the clip, and then the further ones as the same person, into the work folder of ``out``, unless done."""
+    from gsth import artifacts
 
     artifacts.check_out(out, "avatar")
     with artifacts.lock(work_folder(out)):
-        yield from _tracked(media.probe(clip_path), work_folder(out) / "track", order.config.track)
+        yield from _clips.tracked((clip_path, *order.more), work_folder(out), order.config.track)
 
 
 def fit_stage(clip_path: Path, out: Path, order: Order) -> Iterator[Event]:
@@ -128,22 +130,6 @@ def batch(clips: Sequence[Path], out: Path, order: Order, scale: BatchConfig) ->
     return ray_batch.run(clips, out, stages, order, scale)
 
 
-def _tracked(clip: Clip, folder: Path, config: TrackConfig) -> Iterator[Event]:
-    from gsth import artifacts, track
-
-    key = {"sha256": artifacts.sha256(clip.path), "config": json.dumps(asdict(config), sort_keys=True, default=str)}
-    note = folder.with_name("track.json")
-    if folder.exists() and note.exists() and json.loads(note.read_text()) == key:
-        yield Notice(f"going on with the track in {folder}")
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    for event in track.track(clip, config, folder):
-        if not isinstance(event, Done):
-            yield event
-    note.write_text(json.dumps(key))
-    yield Saved(folder)
-
-
 def _trained(work: Path, order: Order) -> Iterator[Event]:
     from gsth import avatar
 
@@ -160,14 +146,11 @@ def _follow(crew: Crew, work: Path, config: TrainConfig) -> None:
 
 
 def _fitted(crew: Crew, work: Path, config: TrainConfig) -> Iterator[Event]:
-    from gsth import artifacts, avatar
-    from gsth.types import Track
+    from gsth import avatar
 
-    track: Track = artifacts.load(Track, work / "track")
-    if config.avatar.field != "none":
-        track = heard(track)
+    track, *more = map(heard, _clips.tracks(work)) if config.avatar.field != "none" else _clips.tracks(work)
     count = config.track.train_frames(len(track.frame_ids))
-    return avatar.train(track, config.avatar, work / "train", count, crew)
+    return avatar.train(track, config.avatar, work / "train", count, crew, more)
 
 
 def heard(track: Track) -> Track:

@@ -92,8 +92,11 @@ def widened(head: HeadModel) -> HeadModel:
     A field moves what lies around one of ``FIELDS`` centres along one axis, by a Gaussian of the distance at rest: a
     Gaussian-process prior on per-vertex offsets, smooth as a Laplacian one. Lips and lids, which lie close together,
     move together, and eyes and teeth with the skin around them.
+    A head of which nothing is left to fit (``_known``) stays as it is.
     Source: Lüthi et al. 2018, Gaussian Process Morphable Models, section 3 (low-rank kernel).
     """
+    if not len(head.shape_basis):
+        return head
     parts = [head.parts[p] for p in BENDS if p in head.parts]
     usable = head.faces[torch.cat(parts) if parts else slice(None)].unique()
     on_face = torch.isin(usable, head.faces[head.parts["face"]]) if "face" in head.parts else torch.ones(len(usable))

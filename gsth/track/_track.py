@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
@@ -22,9 +23,10 @@ from gsth.head import HeadModel, flame
 from gsth.track import _crop, _landmarks, _mattes, _points, _preflight, _quality, _report
 from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
+from gsth.track._known import known
 from gsth.track._photo import Photometric
 from gsth.track.importers import bring
-from gsth.types import Clip, Done, Event, Notice, Step, Track
+from gsth.types import Clip, Done, Event, Identity, Notice, Step, Track
 
 T = TypeVar("T")
 CHECK_S = 6.0
@@ -56,8 +58,10 @@ def check(clip_path: Path | str, config: TrackConfig | None = None) -> Iterator[
     yield Done(clip.path, {"frames": float(len(seen.found)), "found": float(seen.found.mean())})
 
 
-def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
+def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = None) -> Iterator[Event]:
     """Track a clip and write the Track artifact ``out``; streams Step, Notice and a last Done.
+
+    With ``who``, from another clip of the same person, only the lens and the motion are fitted.
 
     What the detectors found is kept beside ``out`` until the track is whole, so a stopped run goes on there.
 
@@ -76,7 +80,8 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
         seen = yield from seen_in(clip, config, out)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
         train_frames = config.train_frames(clip.frames)
-        fit = Fit(model, observed(clip, crop, seen, model.expression_names, config.focal_px), train_frames)
+        person = model if who is None else known(model, who)
+        fit = Fit(person, observed(clip, crop, seen, model.expression_names, config.focal_px), train_frames)
         images, mattes = yield from _alongside(pictures(clip, crop, config, folder), fit.run())
         plate = None
         if config.matte:
@@ -92,6 +97,8 @@ def track(clip: Clip, config: TrackConfig, out: Path) -> Iterator[Event]:
             refined = Photometric(fit, images)
             yield from refined.run()
             fitted = refined.result()
+        if who is not None:
+            fitted = replace(fitted, identity=who)
         result = assembled(clip, crop, seen, fitted, (images, mattes, plate))
         quality = _quality.assess(result, fitted, seen)
         yield from told(folder, result, fitted, quality, config)
