@@ -53,14 +53,17 @@ def _skin(reel: Reel, head: HeadModel, face_ids: Tensor, bary: Tensor) -> tuple[
 
 
 def _fitted(theirs: Tensor, own: Tensor) -> Tensor:
-    """Gain and bias of each colour [2 3] that bring ``theirs`` to ``own``, both [n 3]; outliers count little."""
+    """Gain and bias of each colour [2 3] that bring ``theirs`` to ``own``, both [n 3]; outliers count little.
+
+    The gain is the ratio of deviations: both sides are noisy, and a regression on one would come out too small.
+    """
     weight = torch.ones_like(own)
     gain, bias = torch.ones(3), torch.zeros(3)
     for _ in range(_ROUNDS):
         total = weight.sum(0)
         x, y = (weight * theirs).sum(0) / total, (weight * own).sum(0) / total
-        spread = (weight * (theirs - x).square()).sum(0)
-        gain = ((weight * (theirs - x) * (own - y)).sum(0) / spread.clamp_min(1e-6)).clamp(*_GAIN)
+        wide = [(weight * away.square()).sum(0).sqrt() for away in (theirs - x, own - y)]
+        gain = (wide[1] / wide[0].clamp_min(1e-3)).clamp(*_GAIN)
         bias = y - gain * x
         weight = 1 / (1 + ((theirs * gain + bias - own) / _OUTLIER).square()).square()
     return torch.stack((gain, bias))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -72,7 +73,10 @@ def test_two_processes_are_one_with_twice_the_batch(fitted: Callable[..., list[E
 
 def children(pid: int) -> list[int]:
     """Processes that a process has started, and theirs."""
-    mine = [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
+    mine: list[int] = []
+    for task in Path("/proc").glob(f"{pid}/task/*"):
+        with contextlib.suppress(OSError):  # the thread, or the whole process, ended while it was looked at
+            mine += map(int, (task / "children").read_text().split())
     return mine + [p for child in mine for p in children(child)]
 
 
