@@ -88,8 +88,8 @@ def lives(pid: int) -> bool:
         return False
 
 
-def waited(what: Callable[[], object], seconds: float = 120.0) -> bool:
-    """Whether it comes true before a generous end."""
+def waited(what: Callable[[], object], seconds: float = 900.0) -> bool:
+    """Whether it comes true before a generous end: a first checkpoint takes minutes on a tenth of a processor."""
     end = time.monotonic() + seconds
     while not what() and time.monotonic() < end:
         time.sleep(0.05)
