@@ -92,10 +92,11 @@ def tracked(clip: Path, folder: Path) -> Track:
     return found if found.clip.wav is None else pipeline.heard(found)
 
 
-def line(values: dict) -> str:
-    """A variant's cells."""
-    cells = [values.get(driven, {}).get(row, {}).get(name) for driven, row, name in COLUMNS.values()]
-    return "".join(f"{'-':>11}" if c is None else f"{c:>11.2f}" for c in cells) + f"{values['seconds']:>8.0f}"
+def line(name: str, values: dict) -> str:
+    """A variant's row, as Markdown."""
+    found = [values.get(driven, {}).get(row, {}).get(figure) for driven, row, figure in COLUMNS.values()]
+    cells = ["-" if value is None else f"{value:.2f}" for value in found]
+    return " | ".join(("", f"{name:<24}", *cells, f"{values['seconds']:.0f}", "")).strip()
 
 
 def main() -> None:
@@ -108,14 +109,15 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     seen = tracked(args.clip, args.work / "track")
     rows: dict[str, dict] = {}
-    print(f"{'':<26}" + "".join(f"{title:>11}" for title in COLUMNS) + f"{'s':>8}")
+    print(" | ".join(("", f"{'':<24}", *COLUMNS, "s", "")).strip())
+    print("|---" * (len(COLUMNS) + 2) + "|")
     for name in VARIANTS:
         kept = args.work / f"{name}.json"
         if not kept.exists() and name in args.only:
             kept.write_text(json.dumps(trained(seen, name, args.work / name)))
         if kept.exists():
             rows[name] = json.loads(kept.read_text())
-            print(f"{name:<26}{line(rows[name])}", flush=True)
+            print(line(name, rows[name]), flush=True)
     about = {"clip": args.clip.name, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
     about |= {"threads": torch.get_num_threads(), "steps": BASE.steps, "size": QUICK.track.size}
     if all(name in rows for name in SEEDS):

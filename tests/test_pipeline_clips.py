@@ -16,34 +16,34 @@ from gsth import _pipeline_clips as clips
 from gsth import artifacts, metrics
 from gsth.errors import InputError, MissingExtraError
 from gsth.track import TrackConfig
-from gsth.types import Clip, Done, Event, Identity, Notice
+from gsth.types import Clip, Done, Event, Identity, Notice, Track
 
 CONFIG = replace(small_work.config().track, focal_px=900.0)
 Call = tuple[str, TrackConfig, Identity | None]
 
 
+@pytest.fixture(scope="module")
+def clay(tmp_path_factory: pytest.TempPathFactory) -> Track:
+    return small_work.track(tmp_path_factory.mktemp("clay") / "clip.mp4")
+
+
 @pytest.fixture
-def videos(tmp_path: Path) -> list[Path]:
+def videos(clay: Track, tmp_path: Path) -> list[Path]:
     """Two, that differ."""
-    made = []
-    for name in ("a", "b"):
-        path = tmp_path / f"{name}.mp4"
-        small_work.track(path)
-        made.append(path)
-    with made[1].open("ab") as file:
-        file.write(b"\0" * 8)  # an empty box
+    data, made = clay.clip.path.read_bytes(), [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for path, more in zip(made, (b"", b"\0" * 8), strict=True):
+        path.write_bytes(data + more)  # an empty box says nothing
     return made
 
 
 @pytest.fixture
-def tracking(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+def tracking(clay: Track, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     """What tracking was asked; it says that everybody is who the first clip showed."""
     calls: list[Call] = []
 
     def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = None) -> Iterator[Event]:
         calls.append((clip.path.name, config, who))
-        found = small_work.track(clip.path.with_name("again.mp4"))
-        artifacts.save(found.replace(clip=clip, identity=who or found.identity), out)
+        artifacts.save(clay.replace(clip=clip, identity=who or clay.identity), out)
         yield Done(out)
 
     monkeypatch.setattr(gsth.track, "track", track)
