@@ -93,7 +93,7 @@ def test_one_frame_at_a_time_equals_all_at_once(ball: HeadModel, speaking: Track
 
 
 def test_killed_run_with_a_field_ends_the_same(speaking: Track, tmp_path_factory: pytest.TempPathFactory) -> None:
-    config = dataclasses.replace(CONFIG, field="region", steps=60, checkpoint_every=30)
+    config = dataclasses.replace(CONFIG, field="region", steps=40, checkpoint_every=20)
     folder = tmp_path_factory.mktemp("whole")
     *_, done = train(speaking, config, folder, 8)
     cut = tmp_path_factory.mktemp("cut")
