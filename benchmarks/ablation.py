@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,7 @@ COLUMNS = {
     "heard r": ("audio", "avatar", "lip_correlation"),
     "heard span": ("audio", "avatar", "lip_ratio"),
 }
-"""Titles of the table, and the figures under them: dB, or % of the inter-ocular distance."""
+"""Titles of the table, and the figures under them: PSNR, dB, or % of the inter-ocular distance."""
 
 Rows = dict[str, dict[str, float | None]]
 
@@ -92,11 +93,16 @@ def tracked(clip: Path, folder: Path) -> Track:
     return found if found.clip.wav is None else pipeline.heard(found)
 
 
-def line(name: str, values: dict) -> str:
+def figures(values: dict) -> dict[str, float | None]:
+    """A variant's figures, by the titles of the table."""
+    found = {title: values.get(driven, {}).get(row, {}).get(name) for title, (driven, row, name) in COLUMNS.items()}
+    return found | {"s": values["seconds"]}
+
+
+def line(name: str, found: dict[str, float | None]) -> str:
     """A variant's row, as Markdown."""
-    found = [values.get(driven, {}).get(row, {}).get(figure) for driven, row, figure in COLUMNS.values()]
-    cells = ["-" if value is None else f"{value:.2f}" for value in found]
-    return " | ".join(("", f"{name:<24}", *cells, f"{values['seconds']:.0f}", "")).strip()
+    cells = ["-" if v is None else f"{v:.0f}" if title == "s" else f"{v:.2f}" for title, v in found.items()]
+    return " | ".join(("", f"{name:<24}", *cells, "")).strip()
 
 
 def main() -> None:
@@ -108,7 +114,7 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     seen = tracked(args.clip, args.work / "track")
-    rows: dict[str, dict] = {}
+    rows: dict[str, dict[str, float | None]] = {}
     print(" | ".join(("", f"{'':<24}", *COLUMNS, "s", "")).strip())
     print("|---" * (len(COLUMNS) + 2) + "|")
     for name in VARIANTS:
@@ -116,12 +122,15 @@ def main() -> None:
         if not kept.exists() and name in args.only:
             kept.write_text(json.dumps(trained(seen, name, args.work / name)))
         if kept.exists():
-            rows[name] = json.loads(kept.read_text())
+            rows[name] = figures(json.loads(kept.read_text()))
             print(line(name, rows[name]), flush=True)
-    about = {"clip": args.clip.name, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    machine = named[1] if named else platform.machine()
+    about = {"clip": args.clip.name, "machine": machine, "torch": torch.__version__}
     about |= {"threads": torch.get_num_threads(), "steps": BASE.steps, "size": QUICK.track.size}
     if all(name in rows for name in SEEDS):
-        found = [rows[name]["track"]["avatar"]["psnr_db"] for name in SEEDS]
+        found = [rows[name]["full"] or 0.0 for name in SEEDS]
         about["spread_db"] = max(found) - min(found)
         print(f"spread over {len(SEEDS)} seeds: {about['spread_db']:.2f} dB")
     (RESULTS / f"ablation_{args.clip.stem}.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
