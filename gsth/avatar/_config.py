@@ -38,8 +38,6 @@ class LossWeights:
     """Quadratic price of hardly seen splats that look unlike their neighbours, and of colours below 0 or above 1."""
     leak: float = 0.3
     """Price of what shines through surfaces seen from the side, per pixel."""
-    patches: float = 0.0
-    """ST-LPIPS of a patch of the person, in the last fifth of the steps; needs the extra eval."""
     corrective: float = 6.0
     """Mean squared price of the correctives' position (region offsets) and colour deltas."""
 

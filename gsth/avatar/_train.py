@@ -17,7 +17,7 @@ from safetensors.torch import load as tensors_of
 from torch import Tensor
 
 from gsth import artifacts, head, render
-from gsth.avatar import _complete, _cover, _critic, _density, _losses, _regions, _sides, _state
+from gsth.avatar import _complete, _cover, _density, _losses, _regions, _sides, _state
 from gsth.avatar._avatar import Avatar, Correctives, Source, motion_features, trained_range
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._crew import Crew
@@ -316,9 +316,6 @@ def _one_frame(
     size = scene.face_size[state.face_ids]
     limits = _losses.Bounds.of(state.face_ids, scene.face_size, scene.max_offset, scene.max_scale)
     loss = _losses.picture(rendered, image, matte, weight_map, config.loss)
-    if config.loss.patches and state.step >= _critic.FROM * config.steps:
-        price = _critic.price(rendered.rgb[0], image, matte, config.seed + state.step * len(scene.reel.motion) + frame)
-        loss = loss + config.loss.patches * price
     loss = loss + _losses.bounds(rigged, limits, config.loss)
     around = _losses.Neighbourhood(size, state.lent, state.pull, state.height)
     loss = loss + _losses.priors(rigged, around, config.loss)

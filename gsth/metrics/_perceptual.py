@@ -40,31 +40,17 @@ class Perceptual:
 
         if min(picture.shape[:2]) < MIN_SIDE:
             raise InputError(f"LPIPS wants pictures of at least {MIN_SIDE} px, got {[*picture.shape]}")
-        with torch.inference_mode():
-            return self.layers(torch.from_numpy(unit(picture)).float())
-
-    def layers(self, picture: Tensor) -> list[Tensor]:
-        """``features`` of a tensor [h w 3], 0 to 1, differentiable."""
-        import torch
-
-        x = picture.permute(2, 0, 1)[None] * 2 - 1
+        x = torch.from_numpy(unit(picture)).float().permute(2, 0, 1)[None] * 2 - 1
         x = (x - torch.tensor(_SHIFT)[:, None, None]) / torch.tensor(_SCALE)[:, None, None]
-        layers = self._tolerant_layers(x) if self._tolerant else self._plain_layers(x)
-        # Under the root, so that what is zero everywhere has a slope, too.
-        return [f / (f.square().sum(1, keepdim=True) + 1e-20).sqrt() for f in layers]
+        with torch.inference_mode():
+            layers = self._tolerant_layers(x) if self._tolerant else self._plain_layers(x)
+            return [f / (f.square().sum(1, keepdim=True).sqrt() + 1e-10) for f in layers]
 
     def distance(self, a: list[Tensor], b: list[Tensor]) -> float:
         """LPIPS of two pictures' features; ValueError where their sizes differ."""
-        return float(self.difference(a, b))
-
-    def difference(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
-        """``distance``, differentiable."""
-        import torch
-
         if a[0].shape != b[0].shape:
             raise ValueError(f"LPIPS wants pictures of one size, got features {[*a[0].shape]} and {[*b[0].shape]}")
-        parts = [(h * (x - y).square()).sum(1).mean() for x, y, h in zip(a, b, self._heads, strict=True)]
-        return torch.stack(parts).sum()
+        return float(sum((h * (x - y).square()).sum(1).mean() for x, y, h in zip(a, b, self._heads, strict=True)))
 
     def _plain_layers(self, x: Tensor) -> list[Tensor]:
         import torch.nn.functional as F
