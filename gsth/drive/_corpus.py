@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsth import audio, speech
+from gsth import audio, speech, voice
 from gsth.drive._speech_net import NAMES, STEPS_HZ
 from gsth.voice import Speaker
 
@@ -68,6 +68,8 @@ _WORDS = {
         "questo se al o delle ci mi quando molto tutto essere fare bene dove prima sempre tempo anno giorno vita uomo"
     ),
 }
+_SHARES = (4, 4, 4, 4, 4, 2)
+"""Of the languages in what espeak-ng says; natural voices speak English alone."""
 _SPELLING = {"en": "en-us en-gb en-gb-scotland en-gb-x-rp".split(), "fr": ["fr-fr"]}
 _SYLLABLE = (
     "b p m f v d t n s z l r k g h j w ch sh th st tr br pl kw".split(),
@@ -84,8 +86,8 @@ HELD_OUT = frozenset(("f4", "m5", "Annie", "david", "klatt4", "sandro"))
 """Voice variants that training never hears; validation and tests use them."""
 
 
-_NATURAL_SHARE = 0.65
-"""Share of the utterances that natural voices speak, where there are some."""
+_LOWER, _HIGHER = (0.55, 0.7, 0.85, 1.0, 1.0, 1.15), (0.8, 1.0, 1.2, 1.4, 1.7)
+"""Factors on their pitch: the neural ones are high and soon sound unnatural above, Flite's are mostly men's."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,10 @@ class Sources:
     variants: tuple[str, ...]
     """Voice variants of espeak-ng."""
     natural: tuple[str, ...] = ()
-    """Neural English voices: ``hibari``, the files of Piper voices, or of Kokoro's model with ``@`` behind it, whose
-    voices are then mixed at random; one that stands there twice speaks twice as much."""
+    """Natural English voices: ``hibari``, ``flite:NAME``, the files of Piper voices, or of Kokoro's model with ``@``
+    behind it, whose voices are then mixed at random; one that stands there twice speaks twice as much."""
+    natural_share: float = 0.65
+    """Share of the utterances that natural voices speak, where there are some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +126,7 @@ def sentence(rng: random.Random, language: str) -> str:
     return " ".join(out)
 
 
-@cache
-def _natural(voice: str) -> Speaker:
-    from gsth.voice import hibari, piper
-
-    return hibari.Config().build() if voice == "hibari" else piper.Config(voice).build()
+_natural = cache(voice.find)
 
 
 def _mixture(rng: random.Random, model: str) -> Speaker:
@@ -139,13 +139,14 @@ def _mixture(rng: random.Random, model: str) -> Speaker:
 
 def _said(rng: random.Random, sources: Sources) -> speech.Utterance:
     """A random sentence by a random voice, in a random manner."""
-    if sources.natural and rng.random() < _NATURAL_SHARE:
+    if sources.natural and rng.random() < sources.natural_share:
         name = rng.choice(sources.natural)
         speaker = _mixture(rng, name[:-1]) if name.endswith("@") else _natural(name)
-        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.4), rng.choice((0.55, 0.7, 0.85, 1.0, 1.0, 1.15)))
-    language = rng.choices(tuple(_WORDS), (10, 3, 3, 3, 2, 1))[0]
-    voice = f"{rng.choice(_SPELLING.get(language, [language]))}+{rng.choice(sources.variants)}"
-    return speech.synthesize(sentence(rng, language), voice, rng.randint(110, 215), rng.randint(5, 95))
+        pitches = _HIGHER if name.startswith("flite") else _LOWER
+        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.4), rng.choice(pitches))
+    language = rng.choices(tuple(_WORDS), _SHARES)[0]
+    code = f"{rng.choice(_SPELLING.get(language, [language]))}+{rng.choice(sources.variants)}"
+    return speech.synthesize(sentence(rng, language), code, rng.randint(110, 215), rng.randint(5, 95))
 
 
 def _played(said: speech.Utterance, rng: random.Random) -> tuple[np.ndarray, list[speech.Phoneme]]:
@@ -225,37 +226,46 @@ def training_variants() -> tuple[str, ...]:
     return tuple(v for v in _VARIANTS if v not in HELD_OUT)
 
 
-def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch [b c 64] as other rooms and microphones would give it.
+def stretched(features: Tensor, factor: Tensor | float) -> Tensor:
+    """Log-mel [b c 64] as from a vocal tract ``factor`` times as long (or [b 1 1] of them): frequencies are divided.
 
-    Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract 12 % longer or shorter,
-    steady noise 8 to 50 dB below the speech, and bands that are missing (SpecAugment, Park et al. 2019).
+    The pitch moves along. What would come from above the highest band repeats it.
+    """
+    ends = 2595 * torch.log10(1 + torch.tensor((audio._LOW_HZ, audio._HIGH_HZ)) / 700)
+    step = (ends[1] - ends[0]) / (audio.BANDS + 1)
+    hz = 700 * (10 ** ((ends[0] + step * torch.arange(1, audio.BANDS + 1)) / 2595) - 1)
+    position = ((2595 * torch.log10(1 + hz * factor / 700) - ends[0]) / step - 1).clamp(0, audio.BANDS - 1)
+    low = position.floor().clamp_max(audio.BANDS - 2)
+    part, index = position - low, low.long().expand(features.shape)
+    return features.gather(-1, index) * (1 - part) + features.gather(-1, index + 1) * part
+
+
+def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch [b c 64] as other people, rooms and microphones would give it.
+
+    Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract up to a quarter longer or
+    shorter (men's to children's), steady noise 5 to 50 dB below the speech, and two stretches of bands that are missing
+    (SpecAugment, Park et al. 2019).
     """
     batch, _, bands = features.shape
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(shape or (batch, 1, 1), generator=generator) * (high - low) + low
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.rand((batch, 1, 1), generator=generator) * (high - low) + low
 
-    # Vocal tract length: stretch the band axis (mel is near enough to log frequency above 1 kHz).
-    position = torch.arange(bands) * uniform(0.88, 1.12)
-    low = position.floor().clamp(0, bands - 2)
-    part = (position - low).clamp(0, 1)
-    index = low.long().expand(batch, features.shape[1], bands)
-    warped = features.gather(2, index) * (1 - part) + features.gather(2, index + 1) * part
+    def smooth(knots: int) -> Tensor:
+        """A random curve over the bands, [b 1 bands]."""
+        values = torch.randn(batch, 1, knots, generator=generator)
+        return torch.nn.functional.interpolate(values, bands, mode="linear", align_corners=True)
 
-    log = warped * audio._SPREAD + audio._CENTRE
-    knots = torch.randn(batch, 1, 7, generator=generator) * uniform(0.0, 2.0)
-    colour = torch.nn.functional.interpolate(knots, bands, mode="linear", align_corners=True)
-    log = log + colour + uniform(-1.15, 1.15)
-    shape = torch.nn.functional.interpolate(
-        torch.randn(batch, 1, 5, generator=generator) * 1.5, bands, mode="linear", align_corners=True
-    )
-    floor = shape - uniform(3.0, 11.0) - 3.0
+    log = stretched(features, torch.exp(uniform(-0.22, 0.22))) * audio._SPREAD + audio._CENTRE
+    log = log + smooth(7) * uniform(0.0, 2.0) + uniform(-1.15, 1.15)
+    floor = 2.0 * smooth(5) - uniform(2.0, 11.0) - 3.0
     flicker = torch.randn(features.shape, generator=generator) * 0.5
     log = torch.logaddexp(log, floor + flicker).clamp_min(np.log(audio._FLOOR))
     out = (log - audio._CENTRE) / audio._SPREAD
-    start = torch.randint(0, bands, (batch, 1, 1), generator=generator)
-    width = torch.randint(0, 9, (batch, 1, 1), generator=generator)
-    band = torch.arange(bands)
-    missing = (band >= start) & (band < start + width)
-    return torch.where(missing, out.mean((1, 2), keepdim=True), out)
+    band, mean = torch.arange(bands), out.mean((1, 2), keepdim=True)
+    for _ in range(2):
+        start = torch.randint(0, bands, (batch, 1, 1), generator=generator)
+        width = torch.randint(0, 9, (batch, 1, 1), generator=generator)
+        out = torch.where((band >= start) & (band < start + width), mean, out)
+    return out
