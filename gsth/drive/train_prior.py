@@ -126,7 +126,8 @@ def scores(net: SpeechNet, data: Sequence[Example]) -> dict[str, float]:
     """
 
     def heard(tract: float) -> Tensor:
-        return torch.cat([net.curves(hidden_states(net, _corpus.stretched(e.features, tract))).clamp(0, 1) for e in data])
+        hidden = torch.cat([hidden_states(net, _corpus.stretched(e.features, tract)) for e in data])
+        return net.curves(hidden).clamp(0, 1)
 
     wanted = torch.cat([e.curves for e in data])
     by_tract = {tract: heard(tract) for tract in _TRACTS}

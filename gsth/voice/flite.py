@@ -80,7 +80,7 @@ class FliteSpeaker:
 
 
 def _phonemes(told: str, seconds: float) -> tuple[Phoneme, ...]:
-    """Flite's ``name:end`` pairs as phonemes without gaps, from 0 to the end of the sound; silences that touch are one."""
+    """Flite's ``name:end`` pairs as phonemes without gaps, from 0 to the end of the sound, silences joined."""
     marks: list[tuple[str, float]] = []
     for pair in told.split():
         name, _, end = pair.partition(":")
