@@ -7,7 +7,7 @@ best lag within +-5 frames, for the general model, and for the person's own laye
 and scored on the rest; loudness alone beside them. Opening ratio: spread of the predicted over that of the detected
 opening, both over their own training part. Jitter: second differences of the opening over its spread, by the real one.
 Sounds, the first one English: spread of the opening, alone, over that of the envelope in dB (recordings differ in it by
-themselves: how deep gaps between words are is the room's), over that of its amplitude relative to the speech's level, and
+themselves: how deep gaps between words are is the room's), over that of its amplitude relative to the level, and
 the change of each to the first.
 Camera: how long after a picture of the file its motion is there, and with ``--avatar`` the avatar's picture, ms.
 Hours: one file of that length, 8 kHz mono, driven as a stream: memory that the process grows by, time per second.
