@@ -73,13 +73,13 @@ class FliteSpeaker:
             if not out.is_file():
                 raise nothing
             samples = media.sound(out, _RATE)
-        phonemes = _phonemes(done.stdout, len(samples) / _RATE)
-        if not any(p.symbol for p in phonemes):
+        told = phonemes(done.stdout, len(samples) / _RATE)
+        if not any(p.symbol for p in told):
             raise nothing
-        return Utterance(samples, _RATE, phonemes)
+        return Utterance(samples, _RATE, told)
 
 
-def _phonemes(told: str, seconds: float) -> tuple[Phoneme, ...]:
+def phonemes(told: str, seconds: float) -> tuple[Phoneme, ...]:
     """Flite's ``name:end`` pairs as phonemes without gaps, from 0 to the end of the sound, silences joined."""
     marks: list[tuple[str, float]] = []
     for pair in told.split():
@@ -88,8 +88,8 @@ def _phonemes(told: str, seconds: float) -> tuple[Phoneme, ...]:
         if marks and not symbol and not marks[-1][0]:
             marks.pop()
         marks.append((symbol, min(float(end), seconds)))
-    if not marks or marks[-1][0]:
-        marks.append(("", seconds))
-    marks[-1] = ("", seconds)
+    if marks and not marks[-1][0]:
+        marks.pop()
+    marks.append(("", seconds))
     starts = [0.0, *(end for _, end in marks[:-1])]
     return tuple(Phoneme(s, a, b) for (s, b), a in zip(marks, starts, strict=True) if b > a)
