@@ -244,8 +244,8 @@ def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
     """A batch [b c 64] as other people, rooms and microphones would give it.
 
     Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract up to a quarter longer or
-    shorter (men's to children's), steady noise 5 to 50 dB below the speech, and two stretches of bands that are missing
-    (SpecAugment, Park et al. 2019).
+    shorter (men's to children's), steady noise 8 to 50 dB below the speech, and bands that are missing (SpecAugment,
+    Park et al. 2019).
     """
     batch, _, bands = features.shape
 
@@ -259,13 +259,12 @@ def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
 
     log = stretched(features, torch.exp(uniform(-0.22, 0.22))) * audio._SPREAD + audio._CENTRE
     log = log + smooth(7) * uniform(0.0, 2.0) + uniform(-1.15, 1.15)
-    floor = 2.0 * smooth(5) - uniform(2.0, 11.0) - 3.0
+    floor = 1.5 * smooth(5) - uniform(3.0, 11.0) - 3.0
     flicker = torch.randn(features.shape, generator=generator) * 0.5
     log = torch.logaddexp(log, floor + flicker).clamp_min(np.log(audio._FLOOR))
     out = (log - audio._CENTRE) / audio._SPREAD
-    band, mean = torch.arange(bands), out.mean((1, 2), keepdim=True)
-    for _ in range(2):
-        start = torch.randint(0, bands, (batch, 1, 1), generator=generator)
-        width = torch.randint(0, 9, (batch, 1, 1), generator=generator)
-        out = torch.where((band >= start) & (band < start + width), mean, out)
-    return out
+    start = torch.randint(0, bands, (batch, 1, 1), generator=generator)
+    width = torch.randint(0, 9, (batch, 1, 1), generator=generator)
+    band = torch.arange(bands)
+    missing = (band >= start) & (band < start + width)
+    return torch.where(missing, out.mean((1, 2), keepdim=True), out)

@@ -41,8 +41,8 @@ _INDIFFERENT = 0.06
 """Shares of variance that differ by less count as equal."""
 _BLOCK_ROWS = 12
 """Speech frames that count as one observation, about half a second."""
-_SURE = 1.64
-"""Standard errors by which an opening of the person's own must be better: one chance in twenty of being wrong."""
+_SURE = 2.33
+"""Standard errors by which the best of some openings must be better: one chance in a hundred each of being wrong."""
 _MOVES = 0.02
 """An expression with a smaller standard deviation is at rest."""
 _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, math.inf)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gsth.drive import _corpus
 from gsth.drive._corpus import Example, Sources
-from gsth.drive._speech_net import DELAY, NAMES, STEPS_HZ, WEIGHTS, SpeechNet, hidden_states, pack
+from gsth.drive._speech_net import DELAY, NAMES, STEPS_HZ, WEIGHTS, SpeechNet, hidden_states, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Recipe:
     """How many rooms, microphones and vocal tracts each is heard in."""
     validation: int = 60
     """Utterances by voices that training never hears, each in the vocal tracts of ``_TRACTS``."""
-    steps: int = 8000
+    steps: int = 6500
     batch: int = 12
     crop_s: float = 2.4
     rate: float = 3e-3
@@ -89,11 +89,15 @@ def loss(predicted: Tensor, wanted: Tensor, scale: Tensor, recipe: Recipe) -> Te
     return level + recipe.velocity * error.diff(dim=1).square().mean()
 
 
-def fit(data: Sequence[Example], recipe: Recipe, report: Callable[[int, float], None]) -> SpeechNet:
-    """The trained net; deterministic for one number of threads."""
+def fit(
+    data: Sequence[Example], recipe: Recipe, report: Callable[[int, float], None], start: SpeechNet | None = None
+) -> SpeechNet:
+    """The trained net, from ``start`` or from noise; deterministic for one number of threads."""
     torch.manual_seed(recipe.seed)
     random = torch.Generator().manual_seed(recipe.seed)
     net = SpeechNet().train()
+    if start is not None:
+        net.load_state_dict(start.state_dict())
     steps = int(recipe.crop_s * STEPS_HZ)
     data = [e for e in data if len(e.curves) >= steps]
     scale = torch.cat([e.curves for e in data]).std(0) + 0.03
@@ -154,6 +158,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--rate", type=float, default=Recipe.rate)
+    parser.add_argument("--start", type=Path, help="weights to go on from; their recipe lies beside them")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
         "--voices",
@@ -166,9 +172,9 @@ def main() -> None:
     )
     parser.add_argument("--unheard", action="append", default=[], help="a natural voice that is only scored")
     args = parser.parse_args()
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
-    recipe = Recipe(steps=args.steps, groups=tuple(args.voices))
+    recipe = Recipe(steps=args.steps, rate=args.rate, groups=tuple(args.voices))
     # Steps are small: one thread is nearly as fast as two, and makes the result independent of the machine's load.
     torch.set_num_threads(1)
     begun, first = time.perf_counter(), recipe.seed * 100_000
@@ -184,9 +190,11 @@ def main() -> None:
     }
     minutes = sum(len(e.curves) for e in data) / STEPS_HZ / 60
     print(f"{minutes:.1f} minutes of speech in {time.perf_counter() - begun:.0f} s", flush=True)
-    net = fit(data, recipe, lambda step, value: print(f"step {step}: loss {value:.4f}", flush=True))
+    start = unpack(load_file(args.start)) if args.start else None
+    net = fit(data, recipe, lambda step, value: print(f"step {step}: loss {value:.4f}", flush=True), start)
     result = {
         "recipe": asdict(recipe) | {"groups": [[n, [Path(v).name for v in voices]] for n, voices in recipe.groups]},
+        "started_from": json.loads(args.start.with_suffix(".json").read_text()) if args.start else None,
         "minutes_of_speech": round(minutes, 1),
         "training_s": round(time.perf_counter() - begun),
         "parameters": sum(p.numel() for p in net.parameters()),
