@@ -36,7 +36,7 @@ class Recipe:
     """How many rooms, microphones and vocal tracts each is heard in."""
     validation: int = 60
     """Utterances by voices that training never hears, each in the vocal tracts of ``_TRACTS``."""
-    steps: int = 6500
+    steps: int = 8000
     batch: int = 12
     crop_s: float = 2.4
     rate: float = 3e-3
