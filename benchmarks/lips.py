@@ -1,13 +1,18 @@
-"""How well the lips follow speech: ``python benchmarks/lips.py [CLIP.mp4 ...] [--sounds a.wav ...] [--json FILE]``.
+"""How well the lips follow speech: ``python benchmarks/lips.py [CLIP.mp4 ...] [--sounds a.wav ...] [--camera CLIP.mp4]
+[--hours 3] [--json FILE]``.
 
 Clips, of people who say what is heard: correlation of the predicted mouth opening (the built-in head's lips) with the
 detected one (MediaPipe's inner lips, points 13 and 14, over the distance of the irises) on frames with speech, at the
 best lag within +-5 frames, for the general model, and for the person's own layer, learned on the first 80 % of the clip
 and scored on the rest; loudness alone beside them. Opening ratio: spread of the predicted over that of the detected
 opening, both over their own training part. Jitter: second differences of the opening over its spread, by the real one.
-Sounds, the first one English: spread of the opening, alone and over that of the envelope (dB), and its change to the
-first; loud and soft recordings differ in the latter by themselves.
-Always: closures, silence, vowels on synthesised voices that training never heard, and the cost of streaming.
+Sounds, the first one English: spread of the opening, alone, over that of the envelope in dB (recordings differ in it by
+themselves: how deep gaps between words are is the room's), over that of its amplitude relative to the level, and
+the change of each to the first.
+Camera: how long after a picture of the file its motion is there, and with ``--avatar`` the avatar's picture, ms.
+Hours: one file of that length, 8 kHz mono, driven as a stream: memory that the process grows by, time per second.
+Always: closures, silence, vowels and languages on synthesised voices that training never heard (spread of the opening
+over that of the true curves, by language, and its change to English), and the cost of streaming.
 ``--avatar A`` takes the tracked expressions of an avatar's clip in place of the lips alone.
 """
 
@@ -15,7 +20,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import resource
+import tempfile
 import time
+import wave
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,8 +39,22 @@ from gsth.drive._corpus import HELD_OUT
 from gsth.drive._person import general_voice, opening_weights, voice_of
 from gsth.drive._speaking import LiveSpeech
 from gsth.drive._speech_net import at_pictures, hidden_states
+from gsth.drive.audio import Config as SoundConfig
+from gsth.drive.webcam import Config as CameraConfig
+from gsth.drive.webcam import WebcamDriver
 from gsth.types import Motion
 
+LANGUAGES = {
+    "en-us": "The old man walked down to the river and looked for his boat among the trees. She always wanted to know "
+    "why the people of this town never open their windows.",
+    "de": "Der alte Mann ging langsam zum Fluss hinunter und suchte sein Boot unter den Bäumen. Sie wollte immer "
+    "wissen, warum die Leute in dieser Stadt niemals ihre Fenster öffnen.",
+    "cmn": "那个老人慢慢走到河边，在树下寻找他的小船。她一直想知道为什么这个城市的人从来不打开他们的窗户。",
+    "es": "El viejo bajó despacio hasta el río y buscó su barca entre los árboles. Ella siempre quiso saber por qué "
+    "la gente de esta ciudad nunca abre sus ventanas.",
+    "fr-fr": "Le vieil homme descendit lentement vers la rivière et chercha son bateau parmi les arbres. Elle a "
+    "toujours voulu savoir pourquoi les gens de cette ville n'ouvrent jamais leurs fenêtres.",
+}
 MAX_LAG = 5
 HOLDOUT = 0.2
 FPS = 25.0
@@ -212,9 +235,38 @@ def languages(paths: list[Path]) -> list[dict[str, Any]]:
         use = audio.activity(samples, FPS, len(opening)) > 0.5
         db = 10 * torch.log10(audio.per_picture(_power(samples)[:, None], FPS, len(opening))[:, 0] + 1e-9)
         spread = float(opening[use].std()) * 1000
-        figures = {"opening_mm": round(spread, 3), "mm_per_db": round(spread / float(db[use].std()), 4)}
+        amplitude = 10 ** ((db - audio.speech_level(samples)) / 20)
+        figures = {
+            "opening_mm": round(spread, 3),
+            "mm_per_db": round(spread / float(db[use].std()), 4),
+            "mm_per_amplitude": round(spread / float(amplitude[use].std()), 3),
+        }
         out.append({"sound": path.name, **figures, "jitter": round(_jitter(opening), 3)})
         out[-1] |= {f"change_{k}": round(v / out[0][k] - 1, 3) for k, v in figures.items()}
+    return out
+
+
+def foreign() -> dict[str, dict[str, float]]:
+    """Spread of the opening of held-out voices over that of the true curves, by language, and its change to English."""
+    person, out = neutral(), {}
+    gap, names = opening_weights(person.head), person.head.expression_names
+    for language, text in LANGUAGES.items():
+        heard, true = [], []
+        for voice in sorted(HELD_OUT):
+            said = speech.synthesize(text, f"{language}+{voice}", 150)
+            samples = media.resampled(said.samples, said.sample_rate, audio.RATE)
+            opening, _ = spoken(person, samples)
+            use = audio.activity(samples, FPS, len(opening)) > 0.5
+            heard.append(opening[use])
+            true.append((speech.visemes(said.phonemes, FPS, len(opening), names) @ gap)[use])
+        pair = torch.stack((torch.cat(heard), torch.cat(true)))
+        share = float(pair[0].std() / pair[1].std())
+        first = next(iter(out.values()))["share_of_true"] if out else share
+        out[language] = {
+            "share_of_true": round(share, 3),
+            "change": round(share / first - 1, 3),
+            "correlation": round(float(torch.corrcoef(pair)[0, 1]), 3),
+        }
     return out
 
 
@@ -236,6 +288,75 @@ def streaming() -> dict[str, float]:
     return {"first_frame_s": heard or np.nan, "cost_s_per_s": round(spent / (len(samples) / audio.RATE), 4)}
 
 
+def camera(path: Path, person: Any | None) -> dict[str, float]:
+    """Time from when a picture is there until its motion is, and with an avatar until it is drawn, ms."""
+    import cv2
+
+    from gsth import render
+
+    class Watched:
+        """A video file in the camera's place that knows when it gave its last picture."""
+
+        def __init__(self) -> None:
+            self._file, self.shown = cv2.VideoCapture(str(path)), 0.0
+
+        def read(self) -> Any:
+            picture = self._file.read()
+            self.shown = time.perf_counter()
+            return picture
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+    source = Watched()
+    driver = WebcamDriver(person or neutral(), source, CameraConfig(str(path)))
+    background = person.background() if person else None
+    moved, drawn = [], []
+    for motion in driver.stream():
+        moved.append(time.perf_counter() - source.shown)
+        if person:
+            with torch.no_grad():
+                render.render(person.pose(motion), person.cameras, background=background)
+            drawn.append(time.perf_counter() - source.shown)
+    out = {"frames": len(moved)}
+    for name, times in (("motion_ms", moved), ("drawn_ms", drawn)):
+        if times:
+            out |= {name: round(1000 * float(np.median(times)), 1)}
+            out |= {f"{name}_95_percent": round(1000 * float(np.quantile(times, 0.95)), 1)}
+    return out
+
+
+def hours(count: float) -> dict[str, float]:
+    """One long file driven as a stream: frames, growth of the process's largest memory, MB, and time per second."""
+    said = speech.synthesize(" ".join(SENTENCES), "en-us", 150)
+    samples = media.resampled(said.samples, said.sample_rate, 8000)
+    data = np.round(samples.clip(-1, 1) * 32767).astype("<i2").tobytes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "long.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            for _ in range(math.ceil(count * 3600 * 8000 / len(samples))):
+                file.writeframes(data)
+        person = neutral()
+        next(SoundConfig(path).build(person).stream())  # what is loaded once does not count
+        before, begun = _largest_mb(), time.process_time()
+        frames = sum(len(motion) for motion in SoundConfig(path).build(person).stream())
+        spent = time.process_time() - begun
+    seconds = frames / FPS
+    return {
+        "hours": round(seconds / 3600, 2),
+        "frames": frames,
+        "grown_mb": round(_largest_mb() - before, 1),
+        "cost_s_per_s": round(spent / seconds, 4),
+    }
+
+
+def _largest_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def show(result: dict[str, Any]) -> None:
     """Print it as tables."""
     for clip in result["clips"]:
@@ -247,6 +368,11 @@ def show(result: dict[str, Any]) -> None:
         print("  ".join(f"{k} {v}" for k, v in sound.items()))
     for name, (share, count) in result["made_up"].items():
         print(f"{name:<16}{100 * share:5.1f} % of {count}")
+    for language, row in result["foreign"].items():
+        print(f"{language:<16}" + "  ".join(f"{k} {v}" for k, v in row.items()))
+    for name in ("camera", "hours"):
+        if name in result:
+            print(f"{name:<16}" + "  ".join(f"{k} {v}" for k, v in result[name].items()))
     print("streaming       ", "  ".join(f"{k} {v}" for k, v in result["streaming"].items()))
 
 
@@ -256,6 +382,8 @@ def main() -> None:
     parser.add_argument("clips", nargs="*", type=Path)
     parser.add_argument("--avatar", type=Path)
     parser.add_argument("--sounds", nargs="*", type=Path, default=[])
+    parser.add_argument("--camera", type=Path)
+    parser.add_argument("--hours", type=float)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -268,8 +396,13 @@ def main() -> None:
         "clips": [measure(path, person) for path in args.clips],
         "sounds": languages(args.sounds),
         "made_up": made_up(),
+        "foreign": foreign(),
         "streaming": streaming(),
     }
+    if args.camera:
+        result["camera"] = camera(args.camera, person)
+    if args.hours:
+        result["hours"] = hours(args.hours)
     show(result)
     if args.json:
         part = args.json.with_suffix(".part")

@@ -8,6 +8,7 @@ Column j of the 100 Hz features covers [j, j + 1) x 10 ms; its 25 ms window is c
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -91,7 +92,13 @@ def columns(padded: Tensor) -> Tensor:
 def _loudness_db(samples: Tensor) -> Tensor:
     """Level of each whole 10 ms, dB of full scale, [columns]."""
     count = len(samples) // HOP
-    power = samples[: count * HOP].reshape(count, HOP).square().mean(1)
+    return _smooth_db(samples[: count * HOP].reshape(count, HOP).square().mean(1))
+
+
+def _smooth_db(power: Tensor) -> Tensor:
+    """Mean squares of each 10 ms as dB of full scale, over three of them, [columns]."""
+    if len(power) == 0:
+        return power
     smooth = torch.nn.functional.avg_pool1d(power[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
     return 10 * torch.log10(smooth + 1e-12)
 
@@ -110,7 +117,22 @@ def speech_level(samples: np.ndarray | Tensor) -> float:
     Pauses do not lower it (as in ITU-T P.56 and EBU R 128: a gate relative to the loud parts). Twice the amplitude
     gives 6.02 dB more, exactly. -inf where the whole sound is silence (below ``SILENT_DB``) or shorter than 10 ms.
     """
-    db = _loudness_db(as_samples(samples))
+    return _gated(_loudness_db(as_samples(samples)))
+
+
+def measured(pieces: Iterable[np.ndarray]) -> tuple[float, int]:
+    """``speech_level`` and length, samples, of a sound that comes in pieces of any length; keeps none of them."""
+    powers, left, total = [torch.zeros(0)], torch.zeros(0), 0
+    for piece in pieces:
+        joined = torch.cat((left, as_samples(piece)))
+        whole = len(joined) // HOP * HOP
+        powers.append(joined[:whole].reshape(-1, HOP).square().mean(1))
+        left, total = joined[whole:], total + len(piece)
+    return _gated(_smooth_db(torch.cat(powers))), total
+
+
+def _gated(db: Tensor) -> float:
+    """Mean level of the active ones among 10 ms levels, dB; -inf where none is."""
     if (loud := _loudest_db(db)) < SILENT_DB:
         return -math.inf
     active = db[db > loud - _GATE_DB]

@@ -19,6 +19,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
+from gsth._media_sound import as_frame, mono, rate_of, resampled_pieces, trimmed
 from gsth.errors import InputError, OutputError, writes
 from gsth.types import Clip
 
@@ -36,8 +37,8 @@ DRAFT_CRF = 24
 """From this on a video is for looking through, and x264 hurries: a fifth of the work, files somewhat larger."""
 MAX_PIXELS = 64_000_000
 """Of one picture; 8K video has 33 million. What claims more is refused before it is decoded."""
-MAX_SLOTS, MAX_SAMPLES = 2_000_000, 600_000_000
-"""Of one clip: 9 hours at 60 frames a second, 3 hours of sound at 48 kHz. Time stamps can claim any length."""
+MAX_SLOTS = 2_000_000
+"""Of one clip: 9 hours at 60 frames a second. Time stamps can claim any length."""
 DEMUXERS = (
     "mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpeg mpegvideo m4v h264 hevc flv asf ogg gif ivf mxf wav w64 mp3 "
     "flac aac aiff au caf amr png_pipe jpeg_pipe webp_pipe"
@@ -45,12 +46,6 @@ DEMUXERS = (
 """Formats that are read; stills so that the refusal says what they lack. Play lists open other files and addresses."""
 STILLS = (".png", ".jpg", ".jpeg", ".webp")
 EXIF_DESCRIPTION = 0x010E
-MIN_RATE = 1000
-"""Of sound, Hz; less is damage, and would be resampled into an enormous amount."""
-GAP_S = 0.04
-"""Sound that is missing for longer than this becomes silence, so that what follows stays in time."""
-CODEC_FRAME = 4096
-"""Codecs fill their last frame with silence, at most so many samples; the header tells where the sound ends."""
 UNSPECIFIED = 2
 """What a stream that does not name its colour matrix carries."""
 EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
@@ -112,18 +107,35 @@ def sound(path: Path | str, rate: int = 16000) -> NDArray[np.float32]:
     Raises:
         InputError: It is missing, damaged, or has no sound.
     """
+    return np.concatenate(list(sound_pieces(path, rate)))
+
+
+def sound_pieces(path: Path | str, rate: int = 16000) -> Iterator[NDArray[np.float32]]:
+    """``sound`` in pieces of any length, so that a file of hours takes no more memory than one of seconds.
+
+    Raises:
+        InputError: As ``sound``, once the first piece is asked for.
+    """
     path = Path(path)
-    origin = 0.0
+    origin, empty = 0.0, True
     with _reading(path) as container:
         if not container.streams.audio:
             raise InputError(f"{path}: has no sound; wanted a file with an audio stream, for example a wav")
         if _pictures(container):
             origin = _first_picture(container, path).time or 0.0
     with _reading(path) as container:
-        samples, source_rate = _mono(container, origin, path)
-    if samples.size == 0:
+        source_rate = rate_of(container, path)
+        heard = trimmed(mono(container, origin, path), container, origin)
+        for piece in resampled_pieces(heard, source_rate, rate):
+            empty = empty and piece.size == 0
+            yield piece
+    if empty:
         raise InputError(f"{path}: its sound is empty")
-    return resampled(samples, source_rate, rate)
+
+
+def resampled(samples: NDArray[np.float32], source_rate: int, rate: int) -> NDArray[np.float32]:
+    """Mono samples at another rate, Hz; as long as before to within a sample."""
+    return np.concatenate([np.zeros(0, np.float32), *resampled_pieces(iter((samples,)), source_rate, rate)])
 
 
 def write_video(
@@ -368,57 +380,6 @@ def _upright(frame: Any, size: tuple[int, int]) -> Picture:
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
 
 
-def _mono(container: Any, origin: float, path: Path) -> tuple[NDArray[np.float32], int]:
-    """All sound as mono at its own rate; sample 0 is at ``origin`` s on the container's clock."""
-    stream = container.streams.audio[0]
-    if stream.codec_context is None or stream.rate < MIN_RATE:
-        raise InputError(f"{path}: its sound is damaged, of an unknown codec or below {MIN_RATE} samples a second")
-    stream.thread_type = "AUTO"
-    planar: Any = None
-    chunks: list[NDArray[np.float32]] = []
-    rate, have = int(stream.rate), 0
-    for frame in container.decode(stream):
-        planar = planar or av.AudioResampler(format="fltp", rate=rate)
-        if frame.time is not None:
-            missing = round((frame.time - origin) * rate) - have
-            if abs(missing) > MAX_SAMPLES or have > MAX_SAMPLES:
-                raise InputError(f"{path}: its sound spans more than {MAX_SAMPLES} samples; cut it")
-            if missing > (GAP_S * rate if have else 0):
-                chunks.append(np.zeros(missing, np.float32))
-                have += missing
-            elif not have:
-                have = missing  # sound from before the first picture: counted as negative, cut off below
-        for part in planar.resample(frame):
-            # swresample would sum float channels to above 1; the mean cannot clip
-            chunks.append(part.to_ndarray().mean(0, dtype=np.float32))
-            have += chunks[-1].size
-    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-    samples = samples[max(0, samples.size - have) :]
-    if stream.duration is not None:
-        end = round(float((stream.start_time or 0) + stream.duration) * float(stream.time_base) * rate - origin * rate)
-        if 0 < samples.size - end <= CODEC_FRAME:
-            samples = samples[:end]
-    return samples, rate
-
-
-def resampled(samples: NDArray[np.float32], source_rate: int, rate: int) -> NDArray[np.float32]:
-    """Mono samples at another rate, Hz; as long as before to within a sample."""
-    if source_rate == rate:
-        return samples
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
-    frame = _sound_frame(samples, source_rate)
-    parts = [p.to_ndarray()[0] for f in (frame, None) for p in resampler.resample(f)]
-    out = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    wanted = round(samples.size * rate / source_rate)
-    return np.pad(out, (0, max(0, wanted - out.size)))[:wanted]
-
-
-def _sound_frame(samples: NDArray[np.float32], rate: int) -> Any:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None], np.float32), format="flt", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-    return frame
-
-
 # ---------------------------------------------------------------------------------------------- writing
 
 
@@ -469,7 +430,7 @@ def _encode(
     if sound is not None and voice is not None:
         length = round(count / rate * sound_rate)
         fitted = np.pad(sound.astype(np.float32), (0, max(0, length - sound.size)))[:length]
-        for part in (_sound_frame(fitted, sound_rate), None):
+        for part in (as_frame(fitted, sound_rate), None):
             container.mux(voice.encode(part))
 
 

@@ -99,3 +99,15 @@ def test_wrong_sound_is_refused(samples: np.ndarray, rate: int, message: str) ->
 def test_wrong_rate_of_pictures_is_refused() -> None:
     with pytest.raises(InputError, match="fps"):
         audio.log_mel(np.zeros(100), fps=0)
+
+
+def test_level_of_pieces_is_that_of_the_whole() -> None:
+    sound = np.concatenate((_burst(0, 1), np.zeros(5000, np.float32), 0.1 * _burst(0, 1)))
+    for size in (1, 159, 7000):
+        if size == 1:
+            pieces = [sound[:1], sound[1:]]
+        else:
+            pieces = [sound[i : i + size] for i in range(0, len(sound), size)]
+        level, count = audio.measured(pieces)
+        assert count == len(sound) and level == pytest.approx(audio.speech_level(sound), abs=1e-4)
+    assert audio.measured([]) == (-math.inf, 0)

@@ -192,6 +192,18 @@ def test_stereo_is_averaged_and_resampled(tmp_path: Path) -> None:
     assert sound.size == 16000 and np.abs(sound[200:-200] - wanted[200:-200]).max() < 0.01
 
 
+def test_pieces_are_the_whole(tmp_path: Path) -> None:
+    sound = 0.1 * np.random.default_rng(0).standard_normal(30_000).astype(np.float32)
+    media.write_sound(tmp_path / "n.wav", sound, 22050)
+    whole = media.sound(tmp_path / "n.wav")
+    pieces = list(media.sound_pieces(tmp_path / "n.wav"))
+    assert len(pieces) > 3 and max(p.size for p in pieces) < 8000
+    assert np.array_equal(np.concatenate(pieces), whole)
+    # and the pieces join without a seam: resampled as one they are the same
+    at_once = media.resampled(media.sound(tmp_path / "n.wav", 22050), 22050, 16000)
+    assert at_once.size == whole.size and np.abs(at_once - whole).max() < 1e-6
+
+
 def test_wav_round_trip(tmp_path: Path) -> None:
     sound = np.linspace(-1.2, 1.2, 5000, dtype=np.float32)
     media.write_sound(tmp_path / "w.wav", sound, 16000)

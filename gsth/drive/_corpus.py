@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsth import audio, speech
+from gsth import audio, speech, voice
 from gsth.drive._speech_net import NAMES, STEPS_HZ
 from gsth.voice import Speaker
 
@@ -68,6 +68,8 @@ _WORDS = {
         "questo se al o delle ci mi quando molto tutto essere fare bene dove prima sempre tempo anno giorno vita uomo"
     ),
 }
+_SHARES = (10, 3, 3, 3, 2, 1)
+"""Of the languages in what espeak-ng says; natural voices speak English alone."""
 _SPELLING = {"en": "en-us en-gb en-gb-scotland en-gb-x-rp".split(), "fr": ["fr-fr"]}
 _SYLLABLE = (
     "b p m f v d t n s z l r k g h j w ch sh th st tr br pl kw".split(),
@@ -84,8 +86,8 @@ HELD_OUT = frozenset(("f4", "m5", "Annie", "david", "klatt4", "sandro"))
 """Voice variants that training never hears; validation and tests use them."""
 
 
-_NATURAL_SHARE = 0.65
-"""Share of the utterances that natural voices speak, where there are some."""
+_LOWER, _HIGHER = (0.55, 0.7, 0.85, 1.0, 1.0, 1.15), (0.8, 1.0, 1.2, 1.4, 1.7)
+"""Factors on their pitch: the neural ones are high and soon sound unnatural above, Flite's are mostly men's."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,10 @@ class Sources:
     variants: tuple[str, ...]
     """Voice variants of espeak-ng."""
     natural: tuple[str, ...] = ()
-    """Neural English voices: ``hibari``, the files of Piper voices, or of Kokoro's model with ``@`` behind it, whose
-    voices are then mixed at random; one that stands there twice speaks twice as much."""
+    """Natural English voices: ``hibari``, ``flite:NAME``, the files of Piper voices, or of Kokoro's model with ``@``
+    behind it, whose voices are then mixed at random; one that stands there twice speaks twice as much."""
+    natural_share: float = 0.65
+    """Share of the utterances that natural voices speak, where there are some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +126,7 @@ def sentence(rng: random.Random, language: str) -> str:
     return " ".join(out)
 
 
-@cache
-def _natural(voice: str) -> Speaker:
-    from gsth.voice import hibari, piper
-
-    return hibari.Config().build() if voice == "hibari" else piper.Config(voice).build()
+_natural = cache(voice.find)
 
 
 def _mixture(rng: random.Random, model: str) -> Speaker:
@@ -139,13 +139,14 @@ def _mixture(rng: random.Random, model: str) -> Speaker:
 
 def _said(rng: random.Random, sources: Sources) -> speech.Utterance:
     """A random sentence by a random voice, in a random manner."""
-    if sources.natural and rng.random() < _NATURAL_SHARE:
+    if sources.natural and rng.random() < sources.natural_share:
         name = rng.choice(sources.natural)
         speaker = _mixture(rng, name[:-1]) if name.endswith("@") else _natural(name)
-        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.4), rng.choice((0.55, 0.7, 0.85, 1.0, 1.0, 1.15)))
-    language = rng.choices(tuple(_WORDS), (10, 3, 3, 3, 2, 1))[0]
-    voice = f"{rng.choice(_SPELLING.get(language, [language]))}+{rng.choice(sources.variants)}"
-    return speech.synthesize(sentence(rng, language), voice, rng.randint(110, 215), rng.randint(5, 95))
+        pitches = _HIGHER if name.startswith("flite") else _LOWER
+        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.4), rng.choice(pitches))
+    language = rng.choices(tuple(_WORDS), _SHARES)[0]
+    code = f"{rng.choice(_SPELLING.get(language, [language]))}+{rng.choice(sources.variants)}"
+    return speech.synthesize(sentence(rng, language), code, rng.randint(110, 215), rng.randint(5, 95))
 
 
 def _played(said: speech.Utterance, rng: random.Random) -> tuple[np.ndarray, list[speech.Phoneme]]:
@@ -223,6 +224,20 @@ def _recorded(said: speech.Utterance, rng: random.Random, noise: np.random.Gener
 def training_variants() -> tuple[str, ...]:
     """Voice variants to train on."""
     return tuple(v for v in _VARIANTS if v not in HELD_OUT)
+
+
+def stretched(features: Tensor, factor: Tensor | float) -> Tensor:
+    """Log-mel [b c 64] as from a vocal tract ``factor`` times as long (or [b 1 1] of them): frequencies are divided.
+
+    The pitch moves along. What would come from above the highest band repeats it.
+    """
+    ends = 2595 * torch.log10(1 + torch.tensor((audio._LOW_HZ, audio._HIGH_HZ)) / 700)
+    step = (ends[1] - ends[0]) / (audio.BANDS + 1)
+    hz = 700 * (10 ** ((ends[0] + step * torch.arange(1, audio.BANDS + 1)) / 2595) - 1)
+    position = ((2595 * torch.log10(1 + hz * factor / 700) - ends[0]) / step - 1).clamp(0, audio.BANDS - 1)
+    low = position.floor().clamp_max(audio.BANDS - 2)
+    part, index = position - low, low.long().expand(features.shape)
+    return features.gather(-1, index) * (1 - part) + features.gather(-1, index + 1) * part
 
 
 def augmented(features: Tensor, generator: torch.Generator) -> Tensor:

@@ -38,7 +38,11 @@ _KNOWN_CLOSURE = (0.50, 0.98)
 """``speech.NET.closure`` where phonemes are known: exact curves reach a full closure, the network's do not."""
 _FOLDS = 4
 _INDIFFERENT = 0.06
-"""Agreements that differ by less count as equal."""
+"""Shares of variance that differ by less count as equal."""
+_BLOCK_ROWS = 12
+"""Speech frames that count as one observation, about half a second."""
+_SURE = 2.33
+"""Standard errors by which the best of some openings must be better: one chance in a hundred each of being wrong."""
 _MOVES = 0.02
 """An expression with a smaller standard deviation is at rest."""
 _PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
@@ -349,31 +353,60 @@ def _spanned(voice: Voice, lesson: _Lesson) -> Voice:
 
 
 def _learned(mean: Voice, lesson: _Lesson) -> Voice:
-    """The spanned voice with its last layer fitted to the lesson, as far from it as unseen parts of the clip allow."""
+    """The spanned voice with its last layer fitted to the lesson, as far from it as unseen parts of the clip allow.
+
+    The opening of the lips and what else moves are judged apart: an opening that is not surely better on parts that
+    were left out stays exactly the general one.
+    """
     rows = lesson.use.nonzero()[:, 0]
-    held = [rows[len(rows) * k // _FOLDS : len(rows) * (k + 1) // _FOLDS] for k in range(_FOLDS)]
-    scores: dict[float, float] = {}
-    for penalty in _PENALTIES:
-        said = torch.zeros_like(lesson.wanted)
-        for part in held:
-            fitted = _posterior(mean, lesson, rows[~torch.isin(rows, part)], penalty)
-            said[part] = _said(fitted, lesson.hidden[part])
-        scores[penalty] = _agreement(said[rows], lesson.wanted[rows], lesson.gap)
-    # Correlations of one short clip are uncertain: what is hardly better than more of the prior is not better.
+    said = {penalty: _unseen(mean, lesson, rows, penalty) for penalty in _PENALTIES}
+    scores = {p: _explained(s, lesson.wanted[rows]) for p, s in said.items()}
+    # Scores of one short clip are uncertain: what is hardly better than more of the prior is not better.
     good = max(scores.values()) - _INDIFFERENT
     fitted = _posterior(mean, lesson, rows, max(p for p in _PENALTIES if scores[p] >= good))
+    opened = {p: s @ lesson.gap for p, s in said.items()}
+    seen = (lesson.wanted @ lesson.gap)[rows]
+    best = max(_PENALTIES, key=lambda p: (_correlation(opened[p], seen), p))
+    proven = _surely_better(opened[best], opened[math.inf], seen)
+    parting = _posterior(mean, lesson, rows, best if proven else math.inf)
+    fitted = _opening_as(fitted, parting, lesson.gap)
     # Least squares pulls towards the mean; give the opening back its span.
     gain = _fitting(lambda factor: _parted(fitted, factor, lesson.gap), lesson, _opened(mean, lesson), _GIVEN_BACK)
     return _resting(replace(_parted(fitted, gain, lesson.gap), evidence={**mean.evidence, "learned": 1.0}))
 
 
-def _agreement(said: Tensor, wanted: Tensor, gap: Tensor) -> float:
-    """Correlation of the opening, and the mean share of variance explained of the curves that move, together."""
+def _unseen(mean: Voice, lesson: _Lesson, rows: Tensor, penalty: float) -> Tensor:
+    """What layers fitted to the other folds say in each fold of the rows: offsets from rest, [rows m]."""
+    held = [rows[len(rows) * k // _FOLDS : len(rows) * (k + 1) // _FOLDS] for k in range(_FOLDS)]
+    fitted = [_posterior(mean, lesson, rows[~torch.isin(rows, part)], penalty) for part in held]
+    return torch.cat([_said(voice, lesson.hidden[part]) for voice, part in zip(fitted, held, strict=True)])
+
+
+def _explained(said: Tensor, wanted: Tensor) -> float:
+    """Mean share of the variance explained of the curves that move."""
     moving = wanted.std(0) > _MOVES
     if not bool(moving.any()):
         return 0.0
     missed = (said - wanted)[:, moving].square().mean(0) / wanted[:, moving].var(0)
-    return _correlation(said @ gap, wanted @ gap) + float((1 - missed).clamp(-1, 1).mean())
+    return float((1 - missed).clamp(-1, 1).mean())
+
+
+def _surely_better(new: Tensor, old: Tensor, seen: Tensor) -> bool:
+    """Whether a series agrees better with what was seen by more than its uncertainty; all [rows].
+
+    Pearson's r is a mean over rows, and so is a difference of two; its standard error is that of blocks of rows, since
+    neighbours resemble each other.
+    """
+    new, old, seen = ((x - x.mean()) / x.std().clamp_min(1e-9) for x in (new, old, seen))
+    blocks = torch.stack([part.mean() for part in ((new - old) * seen).tensor_split(max(2, len(seen) // _BLOCK_ROWS))])
+    return bool(blocks.mean() > _SURE * blocks.std() / len(blocks) ** 0.5)
+
+
+def _opening_as(voice: Voice, other: Voice, gap: Tensor) -> Voice:
+    """The voice with its lips parted as the other's, by the smallest change of its expressions."""
+    along = gap / gap.square().sum()
+    weight = voice.weight + along[:, None] * (gap @ (other.weight - voice.weight))
+    return replace(voice, weight=weight, bias=voice.bias + along * (gap @ (other.bias - voice.bias)))
 
 
 def _posterior(mean: Voice, lesson: _Lesson, rows: Tensor, penalty: float) -> Voice:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SOUND_RATE = 48_000
 """Of sound that is read to be heard, Hz."""
-_PIECE_S = 0.2
+_PIECE = round(0.2 * audio.RATE)
 _BROWS = {"browInnerUp": 0.22, "browOuterUpLeft": 0.16, "browOuterUpRight": 0.16}
 """How far a fully accented syllable raises the brows."""
 _NOD_RAD = 0.028
@@ -115,8 +115,8 @@ class SpeechDriver:
     """
 
     avatar: Avatar
-    samples: np.ndarray
-    """Mono, 16 kHz, [s]; not silence."""
+    samples: np.ndarray | Path
+    """Mono, 16 kHz, [s]; not silence. A file is read twice, piece by piece, so that it may last for hours."""
     manner: Manner
     heard: Sound | Path
     """The same as it is to be heard; read from its file only when it is asked for."""
@@ -135,10 +135,24 @@ class SpeechDriver:
 
     def stream(self) -> Iterator[Motion]:
         """Pieces of about 200 ms, each as soon as the sound for it was heard."""
-        live = LiveSpeech(self.avatar, self.manner, self.cues, audio.speech_level(self.samples))
-        piece = round(_PIECE_S * audio.RATE)
-        for start in range(0, len(self.samples), piece):
-            if (motion := live.push(self.samples[start : start + piece])) is not None:
+        level, _ = audio.measured(self._pieces())
+        live = LiveSpeech(self.avatar, self.manner, self.cues, level)
+        for piece in _even(self._pieces()):
+            if (motion := live.push(piece)) is not None:
                 yield motion
         if (motion := live.finish()) is not None:
             yield motion
+
+    def _pieces(self) -> Iterator[np.ndarray]:
+        return media.sound_pieces(self.samples, audio.RATE) if isinstance(self.samples, Path) else iter((self.samples,))
+
+
+def _even(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Pieces of any length as pieces of ``_PIECE`` samples, the last one shorter."""
+    held = np.zeros(0, np.float32)
+    for piece in pieces:
+        held = np.concatenate((held, piece)) if len(held) else piece
+        whole = len(held) // _PIECE * _PIECE
+        yield from held[:whole].reshape(-1, _PIECE)
+        held = held[whole:]
+    yield held

@@ -34,12 +34,12 @@ class Config:
                 model has no ARKit mouth shapes.
         """
         from gsth import media
-        from gsth.audio import RATE, speech_level
+        from gsth.audio import RATE, measured
         from gsth.drive._speaking import SpeechDriver
 
-        samples = media.sound(self.wav, RATE)
-        if len(samples) < _MIN_S * RATE:
-            raise InputError(f"{self.wav}: its sound lasts {len(samples) / RATE:.3f} s; want at least {_MIN_S} s")
-        if not math.isfinite(speech_level(samples)):
+        level_db, samples = measured(media.sound_pieces(self.wav, RATE))
+        if samples < _MIN_S * RATE:
+            raise InputError(f"{self.wav}: its sound lasts {samples / RATE:.3f} s; want at least {_MIN_S} s")
+        if not math.isfinite(level_db):
             raise InputError(f"{self.wav}: its sound is silence throughout; want speech, check the recording level")
-        return SpeechDriver(avatar, samples, self.manner, self.wav)
+        return SpeechDriver(avatar, self.wav, self.manner, self.wav)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gsth.drive import _corpus
 from gsth.drive._corpus import Example, Sources
-from gsth.drive._speech_net import DELAY, NAMES, STEPS_HZ, WEIGHTS, SpeechNet, hidden_states, pack
+from gsth.drive._speech_net import DELAY, NAMES, STEPS_HZ, WEIGHTS, SpeechNet, hidden_states, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class Recipe:
     """Everything that the weights follow from."""
 
     seed: int = 7
-    utterances: int = 1300
-    """Of about 4.5 s each."""
+    groups: tuple[tuple[int, tuple[str, ...]], ...] = ((1300, ()),)
+    """How many utterances, of about 4.5 s each, by which natural voices beside those of espeak-ng; each group has
+    sentences of its own."""
     copies: int = 3
     """How many rooms, microphones and vocal tracts each is heard in."""
     validation: int = 60
-    """Utterances by held-out voices."""
+    """Utterances by voices that training never hears, each in the vocal tracts of ``_TRACTS``."""
     steps: int = 8000
     batch: int = 12
     crop_s: float = 2.4
@@ -46,6 +47,9 @@ class Recipe:
     """Weight of the error of the mouth opening as a whole."""
 
 
+_TRACTS = (0.8, 1.0, 1.25)
+"""Lengths in which held-out voices are scored, relative to their own."""
+_GROUP_SEEDS, _HELD_OUT_SEEDS = 10_000, 50_000
 _WARM_STEPS = 20
 """Steps at the start of a crop that are not scored, because the network has not heard what came before them."""
 _OPENING = {
@@ -85,11 +89,15 @@ def loss(predicted: Tensor, wanted: Tensor, scale: Tensor, recipe: Recipe) -> Te
     return level + recipe.velocity * error.diff(dim=1).square().mean()
 
 
-def fit(data: Sequence[Example], recipe: Recipe, report: Callable[[int, float], None]) -> SpeechNet:
-    """The trained net; deterministic for one number of threads."""
+def fit(
+    data: Sequence[Example], recipe: Recipe, report: Callable[[int, float], None], start: SpeechNet | None = None
+) -> SpeechNet:
+    """The trained net, from ``start`` or from noise; deterministic for one number of threads."""
     torch.manual_seed(recipe.seed)
     random = torch.Generator().manual_seed(recipe.seed)
     net = SpeechNet().train()
+    if start is not None:
+        net.load_state_dict(start.state_dict())
     steps = int(recipe.crop_s * STEPS_HZ)
     data = [e for e in data if len(e.curves) >= steps]
     scale = torch.cat([e.curves for e in data]).std(0) + 0.03
@@ -116,15 +124,33 @@ def fit(data: Sequence[Example], recipe: Recipe, report: Callable[[int, float], 
 
 
 def scores(net: SpeechNet, data: Sequence[Example]) -> dict[str, float]:
-    """On utterances never heard: correlation of the mouth opening, of all curves, and error of the curves."""
-    pairs = [(net.curves(hidden_states(net, e.features)).clamp(0, 1), e.curves) for e in data]
-    predicted, wanted = (torch.cat(part) for part in zip(*pairs, strict=True))
-    each = [correlation(predicted[:, i], wanted[:, i]) for i in range(len(NAMES))]
+    """On utterances never heard: correlation of the mouth opening, of all curves, and error of the curves.
+
+    ``opening_in_other_tracts`` is the first of these in the other vocal tracts, their mean.
+    """
+
+    def heard(tract: float) -> Tensor:
+        hidden = torch.cat([hidden_states(net, _corpus.stretched(e.features, tract)) for e in data])
+        return net.curves(hidden).clamp(0, 1)
+
+    wanted = torch.cat([e.curves for e in data])
+    by_tract = {tract: heard(tract) for tract in _TRACTS}
+    agreed = {tract: correlation(opening(p), opening(wanted)) for tract, p in by_tract.items()}
+    own = by_tract[1.0]
+    each = [correlation(own[:, i], wanted[:, i]) for i in range(len(NAMES))]
+    others = [r for tract, r in agreed.items() if tract != 1.0]
     return {
-        "opening_correlation": round(correlation(opening(predicted), opening(wanted)), 4),
+        "opening_correlation": round(agreed[1.0], 4),
+        "opening_in_other_tracts": round(sum(others) / len(others), 4),
         "mean_curve_correlation": round(sum(each) / len(each), 4),
-        "mean_absolute_error": round(float((predicted - wanted).abs().mean()), 5),
+        "mean_absolute_error": round(float((own - wanted).abs().mean()), 5),
     }
+
+
+def _group(text: str) -> tuple[int, tuple[str, ...]]:
+    """``COUNT`` or ``COUNT:VOICE,VOICE``."""
+    count, _, voices = text.partition(":")
+    return int(count), tuple(v for v in voices.split(",") if v)
 
 
 def main() -> None:
@@ -132,35 +158,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--utterances", type=int, default=Recipe.utterances)
+    parser.add_argument("--rate", type=float, default=Recipe.rate)
+    parser.add_argument("--start", type=Path, help="weights to go on from; their recipe lies beside them")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
-        "--voice",
-        action="append",
-        default=[],
-        help="hibari, a Piper voice's file, or Kokoro's model and @; may be repeated",
+        "--voices",
+        type=_group,
+        nargs="+",
+        default=Recipe.groups,
+        help="COUNT:VOICE,VOICE: so many utterances, two thirds of them by these natural voices and the rest by "
+        "espeak-ng's: hibari, flite:NAME, a Piper voice's file, or Kokoro's model and @; one named twice speaks twice "
+        "as much",
     )
+    parser.add_argument("--unheard", action="append", default=[], help="a natural voice that is only scored")
     args = parser.parse_args()
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
-    recipe = Recipe(steps=args.steps, utterances=args.utterances)
+    recipe = Recipe(steps=args.steps, rate=args.rate, groups=tuple(args.voices))
     # Steps are small: one thread is nearly as fast as two, and makes the result independent of the machine's load.
     torch.set_num_threads(1)
-    begun = time.perf_counter()
-    sources, unheard = Sources(_corpus.training_variants(), tuple(args.voice)), Sources(tuple(sorted(_corpus.HELD_OUT)))
-    data = corpus(recipe.seed * 100_000, recipe.utterances, sources, args.workers, recipe.copies)
-    held_out = corpus(recipe.seed * 100_000 + 50_000, recipe.validation, unheard, args.workers)
+    begun, first = time.perf_counter(), recipe.seed * 100_000
+    data: list[Example] = []
+    for i, (count, natural) in enumerate(recipe.groups):
+        sources = Sources(_corpus.training_variants(), natural)
+        data += corpus(first + _GROUP_SEEDS * i, count, sources, args.workers, recipe.copies)
+    unheard = {"espeak-ng": Sources(tuple(sorted(_corpus.HELD_OUT)))}
+    unheard |= {v: Sources((), (v,), natural_share=1.0) for v in args.unheard}
+    held_out = {
+        name: corpus(first + _HELD_OUT_SEEDS, recipe.validation, sources, args.workers)
+        for name, sources in unheard.items()
+    }
     minutes = sum(len(e.curves) for e in data) / STEPS_HZ / 60
     print(f"{minutes:.1f} minutes of speech in {time.perf_counter() - begun:.0f} s", flush=True)
-    net = fit(data, recipe, lambda step, value: print(f"step {step}: loss {value:.4f}", flush=True))
+    start = unpack(load_file(args.start)) if args.start else None
+    net = fit(data, recipe, lambda step, value: print(f"step {step}: loss {value:.4f}", flush=True), start)
     result = {
-        "recipe": asdict(recipe),
+        "recipe": asdict(recipe) | {"groups": [[n, [Path(v).name for v in voices]] for n, voices in recipe.groups]},
+        "started_from": json.loads(args.start.with_suffix(".json").read_text()) if args.start else None,
         "minutes_of_speech": round(minutes, 1),
         "training_s": round(time.perf_counter() - begun),
         "parameters": sum(p.numel() for p in net.parameters()),
-        "natural_voices": [Path(v).name for v in args.voice],
         "held_out_voices": sorted(_corpus.HELD_OUT),
-        "scores": scores(net, held_out),
+        "scores": {name: scores(net, examples) for name, examples in held_out.items()},
     }
     part = args.out.with_suffix(".part")
     save_file(pack(net), part)

@@ -41,7 +41,7 @@ def find(voice: str | None = None, lang: str | None = None) -> Speaker:
     """A speaker by what people write.
 
     Args:
-        voice: ``ENGINE:NAME`` or ``ENGINE`` (espeak, hibari, kokoro, piper), the file of a Piper voice, or an
+        voice: ``ENGINE:NAME`` or ``ENGINE`` (espeak, flite, hibari, kokoro, piper), the file of a Piper voice, or an
             espeak-ng voice such as ``en-gb+f3`` or, with a language, ``f3``. None: espeak-ng's own voice of the
             language.
         lang: Language code, for example en, de, zh; None: English.
@@ -59,7 +59,7 @@ def find(voice: str | None = None, lang: str | None = None) -> Speaker:
         elif lang and name and not name.lower().startswith(lang.lower()[:2]):
             raise InputError(f"the voice {name!r} does not speak {lang!r}; leave one of both out")
         name = name or lang or "en-us"
-    elif lang and engine == "hibari" and not lang.lower().startswith("en"):
-        raise InputError(f"hibari speaks English alone, not {lang!r}; leave the voice out, or give a Piper voice")
+    elif lang and engine in ("flite", "hibari") and not lang.lower().startswith("en"):
+        raise InputError(f"{engine} speaks English alone, not {lang!r}; leave the voice out, or give a Piper voice")
     config = registry.plugin("voice", engine)
     return (config(name) if name else config()).build()

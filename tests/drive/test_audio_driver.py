@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from gsth import audio as sound_audio
-from gsth import speech
+from gsth import media, speech
 from gsth.drive import Manner, audio, offline
 from gsth.drive._person import opening_weights
 from gsth.errors import InputError
@@ -184,6 +184,24 @@ def test_long_sound_is_spoken_while_it_is_read(made, sentence) -> None:
     first = next(SpeechDriver(made, samples, Manner(), Sound(samples, sound_audio.RATE)).stream())
     assert len(first) > 0
     assert time.process_time() - begun < 4.0
+
+
+def test_a_file_is_never_held_whole(tmp_path: Path, made, sentence, monkeypatch: pytest.MonkeyPatch) -> None:
+    wav = _write(tmp_path / "a.wav", np.tile(sentence[0], 3), sound_audio.RATE)
+    monkeypatch.setattr(media, "sound", None)  # the whole at once
+    longest = 0
+
+    def watched(path, rate, real=media.sound_pieces):
+        nonlocal longest
+        for piece in real(path, rate):
+            longest = max(longest, len(piece))
+            yield piece
+
+    monkeypatch.setattr(media, "sound_pieces", watched)
+    pieces = list(audio.Config(wav).build(made).stream())
+    assert 0 < longest < 0.6 * sound_audio.RATE
+    assert max(len(p) for p in pieces) <= 8 and len(pieces) > 30
+    assert sum(len(p) for p in pieces) == sound_audio.frames_of(3 * len(sentence[0]), made.motion.fps)
 
 
 def test_brows_and_head_go_with_accents(made, wav: Path, sentence) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gsth import audio, speech
-from gsth.drive import SpeechConfig, describe, fit_speech
+from gsth.drive import SpeechConfig, _person, describe, fit_speech
 from gsth.drive._person import general_voice, opening_weights, voice_of
 from gsth.drive._speech_net import at_pictures, hidden_states
 from gsth.errors import ArtifactError
@@ -46,6 +46,34 @@ def test_what_was_learned_holds_on_frames_never_seen(clip, learned) -> None:
     assert personal[1] > general[1] - 0.01
     assert personal[1] > 0.8
     assert "learned" in describe(learned.speech)
+
+
+def test_an_opening_that_proves_no_better_stays_the_general_one(clip) -> None:
+    """Frames that go with the sound by chance only: what else moves may be learned, the opening may not."""
+    made, gap = copy.copy(clip[0]), opening_weights(clip[0].head)
+    shake = 0.25 * torch.randn(len(made.motion), generator=torch.Generator().manual_seed(3))
+    expr = made.motion.expr.clone()
+    expr[:, made.head.expression_names.index("jawOpen")] += shake
+    made.motion = made.motion.replace(expr=expr.clamp(0, 1))
+    kept = copy.copy(made)
+    kept.speech = fit_speech(made, clip[1])
+    assert voice_of(kept).evidence["learned"] == 1.0
+    general, personal = general_voice(made), voice_of(kept)
+    a, b = gap[general.moved] @ general.weight, gap[personal.moved] @ personal.weight
+    # The same direction in the hidden states; only the span is the person's.
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) == pytest.approx(1.0, abs=1e-5)
+    assert not torch.allclose(personal.weight / personal.weight.norm(), general.weight / general.weight.norm())
+
+
+def test_better_means_better_than_chance() -> None:
+    draw = torch.Generator().manual_seed(0)
+    seen = torch.randn(300, generator=draw)
+    noise = torch.randn(3, 300, generator=draw)
+    old = seen + 2 * noise[0]
+    assert _person._surely_better(seen + noise[0], old, seen)
+    assert not _person._surely_better(old, old, seen)
+    assert not _person._surely_better(seen + 2 * noise[1], old, seen)
+    assert not _person._surely_better(old, seen + noise[2], seen)
 
 
 def test_the_mouth_opens_as_far_as_the_person_does(clip, learned) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import builtins
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gsth import registry, speech, voice
-from gsth.errors import InputError, MissingExtraError
-from gsth.voice import _neural, espeak, kokoro
+from gsth.errors import BackendError, InputError, MissingExtraError
+from gsth.voice import _neural, espeak, flite, kokoro
 
 TEXT = "Papa may buy a big boat, maybe."
 
 
-@pytest.fixture(params=["espeak", "hibari", "kokoro", "piper"])
+@pytest.fixture(params=["espeak", "flite", "hibari", "kokoro", "piper"])
 def speaker(request: pytest.FixtureRequest) -> voice.Speaker:
-    if request.param != "espeak":
+    if request.param not in ("espeak", "flite"):
         pytest.importorskip("onnxruntime")
+    if request.param == "flite" and shutil.which("flite") is None:
+        pytest.skip("there is no program flite here")
     if request.param == "piper":
         return voice.find(str(request.getfixturevalue("piper_voice")))
     if request.param == "kokoro":
@@ -29,7 +32,7 @@ def speaker(request: pytest.FixtureRequest) -> voice.Speaker:
 
 
 def test_all_voices_are_tried_here() -> None:
-    assert set(registry.names("voice")) == {"espeak", "hibari", "kokoro", "piper"}
+    assert set(registry.names("voice")) == {"espeak", "flite", "hibari", "kokoro", "piper"}
 
 
 def test_sound_and_phonemes(speaker: voice.Speaker) -> None:
@@ -72,6 +75,22 @@ def test_hibari_is_timed_rightly() -> None:
     assert np.mean(middles["p"]) < 0.4 * np.mean(middles["ɑ"])
 
 
+def test_what_flite_tells_becomes_phonemes_without_gaps() -> None:
+    told = "pau:0.2 m:0.3 ey:0.4 pau:0.5 pau:0.55 b:0.6 ax:0.7 pau:0.9\n"
+    said = flite.phonemes(told, 0.8)
+    assert [p.symbol for p in said] == ["", "m", "ˈeɪ", "", "b", "ə", ""]
+    ends = [p.end_s for p in said]
+    assert ends == [0.2, 0.3, 0.4, 0.55, 0.6, 0.7, 0.8]
+    assert [p.start_s for p in said] == [0.0, *ends[:-1]]
+    assert flite.phonemes("b:0.3", 0.5)[-1] == speech.Phoneme("", 0.3, 0.5)
+
+
+def test_flite_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BackendError, match="apt install flite"):
+        voice.find("flite:rms")
+
+
 def test_pitch_of_espeak_changes() -> None:
     def hertz(samples: np.ndarray, rate: int) -> float:
         spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
@@ -100,6 +119,8 @@ def test_languages_as_people_write_them(wanted: str, got: str) -> None:
         ("nobody", "de", "variant"),
         ("absent.onnx", None, "absent.onnx.json"),
         ("hibari", "de", "English alone"),
+        ("flite", "de", "English alone"),
+        ("flite:nobody", None, "there are: slt"),
         ("hibari:nobody", None, "no voice"),
     ],
 )
