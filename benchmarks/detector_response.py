@@ -19,8 +19,8 @@ from torch import Tensor
 
 from gsth import head, math3d, synth
 from gsth.track import _gauss, _points, _response
-from gsth.track._landmarks import solutions
 from gsth.track._rig import LOOK_RAD, LandmarkRig
+from gsth.track.detectors.builtin import solutions
 from gsth.types import Cameras, Motion
 
 SIZE, SHOTS, SEED = 384, 30, 5

@@ -4,8 +4,8 @@
     python benchmarks/tracking.py --no-actor me.mp4 ...     # these clips alone; rows of other clips stay in the file
 
 The actor (10 s, turns of 30 degrees to either side) is tracked by landmarks alone and with the photometric stage. Its
-camera is known; tracking is told in the column "lens known" alone. Elsewhere "position" counts the error of the focal
-length, too; "bearing" is only the part across the line of sight.
+film tells the lens, as a phone's does; in the column "lens untold" tracking does not listen, and "position" counts the
+error of the focal length, too; "bearing" is only the part across the line of sight.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def measured(clip: Path, scratch: Path, truth: synth.Truth | None) -> dict[str, 
     """Figures of a clip, tracked in each way."""
     ways = {"landmarks": TrackConfig(photometric=False), "photometric": TrackConfig()}
     if truth is not None:
-        ways = {"lens known": TrackConfig(focal_px=float(truth.cameras.Ks[0, 0, 0])), **ways}
+        ways = {"lens untold": TrackConfig(film_lens=False), **ways}
     columns = {}
     for name, config in ways.items():
         made, figures = tracked(clip, scratch / f"{clip.stem}.{name}", config)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
+from gsth._media_atoms import track_tags
+from gsth._media_rate import constant_rate
 from gsth._media_sound import as_frame, mono, rate_of, resampled_pieces, trimmed
 from gsth.errors import InputError, OutputError, writes
 from gsth.types import Clip
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 Picture = np.ndarray
 """uint8 [h, w, 3]."""
 
-RATES = tuple(float(Fraction(r)) for r in ("24000/1001 24 25 30000/1001 30 48 50 60000/1001 60 120".split()))
-"""Frame rates in common use; a measured rate very near one of them means it."""
 CRF = 16
 """x264 quality of written videos: no difference to the eye, a few Mbit/s at 512 x 512."""
 DRAFT_CRF = 24
@@ -77,7 +77,7 @@ def probe(path: Path | str) -> Clip:
         if len(shown) < 2:
             raise InputError(f"{path}: holds {len(shown)} frame(s), a clip needs at least 2")
         times = np.array(sorted(shown), dtype=np.float64) * float(stream.time_base or 1)
-        fps, frames = _constant_rate(times)
+        fps, frames = constant_rate(times)
         if frames > MAX_SLOTS:
             raise InputError(f"{path}: its time stamps span {frames} frames; at most {MAX_SLOTS} are read")
         has_sound = bool(container.streams.audio)
@@ -145,10 +145,11 @@ def write_video(
     sound: NDArray[np.float32] | None = None,
     sound_rate: int = 16000,
     crf: int = CRF,
-    comment: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Write H.264 (yuv420p, BT.709) with AAC sound; the file appears when it is whole. Players show ``comment``.
+    """Write H.264 (yuv420p, BT.709) with AAC sound; the file appears when it is whole.
 
+    ``tags`` say something of the film: players show "comment"; keys with dots are QuickTime's (com.apple.quicktime...).
     The sound starts with the first picture and is cut, or filled with silence, to the length of the picture.
     Pictures of odd width or height get their last column or row twice, because yuv420p needs even sizes.
 
@@ -161,9 +162,10 @@ def write_video(
         raise InputError(f"{path}: the frame rate must be above 0, got {fps}")
     with whole_file(path) as part, part.open("wb") as file:
         try:
-            with av.open(file, "w", format="mp4") as container:
-                if comment is not None:
-                    container.metadata["comment"] = comment
+            # the plain list of tags, which players read, holds none but MP4's own
+            options = {"movflags": "use_metadata_tags"} if any("." in key for key in tags or ()) else {}
+            with av.open(file, "w", format="mp4", options=options) as container:
+                container.metadata.update(tags or {})
                 _encode(container, path, pictures, Fraction(fps).limit_denominator(1001), sound, sound_rate, crf)
         except av.error.FFmpegError as error:
             # closing after a failed write raises an error of its own over the one that says why
@@ -210,9 +212,20 @@ def comment(path: Path | str) -> str | None:
         except Exception as error:  # pillow raises anything on damaged files
             raise InputError(f"{path}: cannot be read as a picture ({error}); wanted a whole one") from error
     else:
-        with _reading(path) as container:
-            found = container.metadata.get("comment")
+        found = tags(path).get("comment")
     return str(found) if found else None
+
+
+def tags(path: Path | str) -> dict[str, str]:
+    """What a video says of itself: tags of the file, then those of its tracks; keys are in lower case.
+
+    Raises:
+        InputError: It is missing, empty, damaged or not a media file.
+    """
+    path = Path(path)
+    with _reading(path) as container:
+        found = [container.metadata, *(s.metadata for s in _pictures(container)), track_tags(path)]
+        return {key.lower(): str(value) for part in reversed(found) for key, value in part.items()}
 
 
 def write_image(path: Path | str, picture: Picture, comment: str | None = None) -> None:
@@ -302,22 +315,6 @@ def _first_picture(container: Any, path: Path) -> Any:
     if frame is None:
         raise InputError(f"{path}: not one frame of it can be decoded; it is damaged")
     return frame
-
-
-def _constant_rate(times: NDArray[np.float64]) -> tuple[float, int]:
-    """Frame rate and number of slots for frames that are shown at ``times``, s, rising."""
-    span = times[-1] - times[0]
-    fps = _common_rate((len(times) - 1) / span)
-    drift = np.abs(times - times[0] - np.arange(len(times)) / fps)
-    if drift.max() < 0.5 / fps:
-        return fps, len(times)
-    fps = _common_rate(1.0 / float(np.median(np.diff(times))), near=0.015)  # webm counts in ms: 33 ms means 30 fps
-    return fps, round(span * fps) + 1
-
-
-def _common_rate(fps: float, near: float = 4e-4) -> float:
-    best = min(RATES, key=lambda rate: abs(rate - fps))
-    return best if abs(best - fps) < near * best else float(fps)
 
 
 def _slots(clip: Clip, start: int, stop: int) -> Iterator[Picture]:

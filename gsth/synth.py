@@ -6,6 +6,7 @@ writes the clip and its truth; ``Actor.render_view`` shows the same frame from a
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ _TEXT = (
 )
 _FOCAL = 2.3
 """Focal length in picture heights: a portrait lens."""
+_FILM_DIAGONAL_MM = math.hypot(36, 24)
+"""Of 35 mm film."""
 _PAUSE_S = 0.40
 _WORKERS = min(os.cpu_count() or 1, 8)
 
@@ -184,6 +187,15 @@ def _camera(size: int) -> Cameras:
     return Cameras(torch.eye(4)[None], K[None], size, size)
 
 
+def _lens_tags(cameras: Cameras) -> dict[str, str]:
+    """What a phone writes into its film about the lens."""
+    mm = float(cameras.Ks[0, 0, 0]) / math.hypot(cameras.width, cameras.height) * _FILM_DIAGONAL_MM
+    return {
+        "com.apple.quicktime.camera.focal_length.35mm_equivalent": f"{mm:.2f}mm",
+        "com.apple.quicktime.camera.lens_model": "synthetic actor's camera",
+    }
+
+
 def _person(head: HeadModel, seed: int) -> Identity:
     """A head of everyday shape (half a standard deviation in each direction), dressed."""
     generator = torch.Generator().manual_seed(seed)
@@ -218,6 +230,8 @@ def truth_folder(clip: Path) -> Path:
 def film(config: SynthConfig, out: Path) -> Iterator[Event]:
     """Write the actor's clip with sound to ``out`` (.mp4) and the ``Truth`` beside it (``truth_folder``).
 
+    The clip's tags tell the lens, as those of a phone's film do.
+
     Raises:
         InputError: As ``actor``; or ``out`` is not an .mp4.
     """
@@ -239,7 +253,8 @@ def film(config: SynthConfig, out: Path) -> Iterator[Event]:
 
     # The writer pulls the pictures in a thread of its own, so that events come while it works.
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(media.write_video, out, pictures(), config.fps, made.sound, made.sound_rate)
+        tags = _lens_tags(made.truth.cameras)
+        job = pool.submit(media.write_video, out, pictures(), config.fps, made.sound, made.sound_rate, tags=tags)
         job.add_done_callback(lambda _: events.put(None))
         try:
             while (event := events.get()) is not None:

@@ -376,7 +376,7 @@ def test_time_stamps_cannot_claim_any_length(tmp_path: Path, monkeypatch: pytest
 
 def test_comment_comes_back(film: Path, tmp_path: Path) -> None:
     assert media.comment(film) is None
-    media.write_video(tmp_path / "v.mp4", counting(2), 25, comment="said")
+    media.write_video(tmp_path / "v.mp4", counting(2), 25, tags={"comment": "said"})
     assert media.comment(tmp_path / "v.mp4") == "said"
     for name in ("a.png", "a.jpg", "a.webp"):
         media.write_image(tmp_path / name, np.zeros((20, 20, 3), np.uint8), comment="said")

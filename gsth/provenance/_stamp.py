@@ -62,7 +62,7 @@ def write_video(
     with media.whole_file(out) as part:
         raw = part.with_name(f".{out.stem}.{secrets.token_hex(4)}.mp4") if stamp.credentials else part
         try:
-            media.write_video(raw, stamped, fps, *sound, crf, _comment(said))
+            media.write_video(raw, stamped, fps, *sound, crf, {"comment": _comment(said)})
             if stamp.credentials:
                 _credentials.sign(raw, part, ".mp4", said)
         finally:

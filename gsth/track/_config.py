@@ -25,6 +25,9 @@ class TrackConfig:
     focal_px: float | None = None
     """Focal length of the camera, px of the clip (mm x width of the clip / width of the sensor in mm), where known: a
     face alone tells distance and focal length apart poorly."""
+    film_lens: bool = True
+    """Take the focal length from the tags of the film where it has some (phones write them); off: for a film that was
+    cropped or zoomed since."""
     drop_bad_frames: bool = False
     """Keep training away from the frames that the report calls bad; their motion is bridged from their neighbours."""
     matte: bool = True

@@ -20,7 +20,7 @@ import torch
 from gsth import artifacts, head, media, registry
 from gsth.errors import InputError, writes
 from gsth.head import HeadModel, flame
-from gsth.track import _crop, _landmarks, _mattes, _points, _preflight, _quality, _report
+from gsth.track import _crop, _landmarks, _lens, _mattes, _points, _preflight, _quality, _report
 from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
 from gsth.track._known import known
@@ -54,6 +54,7 @@ def check(clip_path: Path | str, config: TrackConfig | None = None) -> Iterator[
     windows = _preflight.windows(clip.frames)
     seen = _landmarks.glance(clip, _detector(config or TrackConfig()), windows, lambda: time.monotonic() > until)
     yield from _preflight.judge(clip, seen)
+    yield from _lens.known(clip, config or TrackConfig())
     yield Notice(f"{clip.path}: can be tracked, as far as {len(seen.found)} of its {clip.frames} frames tell")
     yield Done(clip.path, {"frames": float(len(seen.found)), "found": float(seen.found.mean())})
 
@@ -81,7 +82,8 @@ def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = Non
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
         train_frames = config.train_frames(clip.frames)
         person = model if who is None else known(model, who)
-        fit = Fit(person, observed(clip, crop, seen, model.expression_names, config.focal_px), train_frames)
+        focal_px = yield from _lens.known(clip, config)
+        fit = Fit(person, observed(clip, crop, seen, model.expression_names, focal_px), train_frames)
         images, mattes = yield from _alongside(pictures(clip, crop, config, folder), fit.run())
         plate = None
         if config.matte:
