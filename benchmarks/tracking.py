@@ -2,6 +2,7 @@
 
     python benchmarks/tracking.py [me.mp4 ...]      # tables; writes benchmarks/results/tracking.json
     python benchmarks/tracking.py --no-actor me.mp4 ...     # these clips alone; rows of other clips stay in the file
+    python benchmarks/tracking.py --no-actor --minutes 5 me.mp4     # the clip to and fro for so long: memory, speed
 
 The actor (10 s, turns of 30 degrees to either side) is tracked by landmarks alone and with the photometric stage. Its
 film tells the lens, as a phone's does; in the column "lens untold" tracking does not listen, and "position" counts the
@@ -11,6 +12,7 @@ error of the focal length, too; "bearing" is only the part across the line of si
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -37,7 +39,7 @@ ACTIONS = {
 }
 BARS = {
     "landmarks_pct": 1.2, "rotation_deg": 1.5, "position_pct": 2.0, **dict.fromkeys(ACTIONS, 0.9),
-    "reprojection_pct": 1.2, "lips_pct": 3.0, "jitter_pct": 0.15, "frames_per_s": 12.0,
+    "reprojection_pct": 1.2, "lips_pct": 3.0, "jitter_pct": 0.15, "frames_per_s": 12.0, "peak_memory_gb": 3.0,
 }  # fmt: skip
 HIGHER = {*ACTIONS, "frames_per_s"}
 OUTER_EYES = (33, 263)
@@ -176,6 +178,19 @@ def measured(clip: Path, scratch: Path, truth: synth.Truth | None) -> dict[str, 
     return columns
 
 
+def lengthened(clip: Path, minutes: float, out: Path) -> Path:
+    """The clip played to and fro, without a cut, for so many minutes."""
+    known = media.probe(clip)
+    shape = (known.frames, known.height, known.width, 3)
+    pictures = np.lib.format.open_memmap(out.with_suffix(".npy"), "w+", np.uint8, shape)
+    for i, picture in enumerate(media.frames(known)):
+        pictures[i] = picture
+    there_and_back = itertools.cycle((*range(known.frames), *range(known.frames - 2, 0, -1)))
+    wanted = itertools.islice(there_and_back, round(60 * minutes * known.fps))
+    media.write_video(out, (pictures[i] for i in wanted), known.fps)
+    return out
+
+
 def kept(out: Path, about: dict[str, object]) -> dict[str, dict[str, dict[str, float]]]:
     """Rows that an earlier run wrote, if it ran on the like."""
     if not out.is_file():
@@ -189,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("clips", type=Path, nargs="*")
     parser.add_argument("--no-actor", action="store_true", help="leave the synthetic actor out")
+    parser.add_argument("--minutes", type=float, help="play each clip to and fro for so long, and track it at 256 px")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     about: dict[str, object] = {
@@ -206,7 +222,14 @@ def main() -> None:
             truth = artifacts.load(synth.Truth, synth.truth_folder(path))
             rows["actor"] = measured(path, Path(scratch), truth)
         for clip in args.clips:
-            rows[clip.stem] = measured(clip, Path(scratch), None)
+            if args.minutes is None:
+                rows[clip.stem] = measured(clip, Path(scratch), None)
+            else:
+                name = f"{clip.stem}, {args.minutes:g} min"
+                long = lengthened(clip, args.minutes, Path(scratch) / f"{clip.stem}.mp4")
+                _, figures = tracked(long, Path(scratch) / "long.track", TrackConfig(size=256))
+                rows[name] = {"photometric": figures}
+                show(name, rows[name])
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 

@@ -121,7 +121,7 @@ class Photometric:
         self.surface = Surface.of(self.wide)
         self.skin = Points.of(self.surface.model, self.free)
         self.rig = LandmarkRig.of(self.wide)
-        self.landmarks = Points.of(_gauss.with_offsets(self.rig.model, fit.offsets), self.free)
+        self.landmarks = Points.of(_gauss.with_offsets(self.rig.model, fit.offsets), self.free, self.rig.seen_from)
         self.who = torch.zeros(len(self.wide.shape_basis))
         self.who[: len(fit.shape)] = fit.shape
         self.log_focal = fit.log_focal.clone()
@@ -183,7 +183,8 @@ class Photometric:
         identity = Identity(self.head.id, self.who[:count].clone(), bent)
         motion = Motion(self.head.id, seen.fps, s.expr.clone(), s.joints.clone(), s.torso.clone())
         shift = self._landmark_shift()
-        x = Points.of(_gauss.with_offsets(self.landmarks.model, shift), self.free).carried(self.who, s).x
+        points = _gauss.with_offsets(self.landmarks.model, shift), self.free, self.rig.seen_from
+        x = Points.of(*points).carried(self.who, s).x
         projected = (x[..., :2] / x[..., 2:] * self.log_focal.exp() + seen.principal)[:, : _points.COUNT]
         return measured(seen, float(self.log_focal.exp()), identity, motion, self.offsets + shift, projected)
 
