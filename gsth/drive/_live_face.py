@@ -33,7 +33,7 @@ _STAGES = (
     Stage("who", "key", ("root", "place", "gaze", "expr", "shape"), 60, Weights(shape=0.004, expr_steps=0, shake=0)),
     Stage("where", "key", ("root", "place", "gaze", "expr", "shape", "offsets"), 80, Weights(expr_steps=0, shake=0)),
 )
-_RIDGE = 0.06
+_RIDGE = 0.04
 """Price of an expression at 1, squared; errors are in squared % of the inter-ocular distance."""
 _CALM = 0.2
 """Price of a change of an expression by 1 from one frame to the next, squared."""
