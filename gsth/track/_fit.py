@@ -10,7 +10,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gsth import math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel
 from gsth.track import _points, _start
