@@ -4,8 +4,8 @@ MediaPipe was taught on people. On a head model's surface each of its points sit
 one. When the face moves, it follows some actions more and others less than the surface does; it takes unusual faces for
 more usual ones than they are; and it slides when the head turns. All of that is linear to good accuracy (squares
 too, for the turn), so they are fields like the head's own: an offset, and one more for each expression, for each
-identity coefficient, and for each of ``views``. They were found by drawing many synthetic actors of known identity, pose
-and expression (``benchmarks/detector_response.py``).
+identity coefficient, and for each of ``views``. They were found by drawing many synthetic actors of known identity,
+pose and expression (``benchmarks/detector_response.py``).
 """
 
 from __future__ import annotations

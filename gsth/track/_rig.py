@@ -50,12 +50,12 @@ class Pose:
         """Resting faces at given rigid poses: wxyz [t 4] and m [t 3]; they turn about ``pivot`` [3] or the origin."""
         t = len(place)
         zero = torch.zeros(t, 3)
-        pivot = zero if pivot is None else pivot.expand(t, 3)
+        about = zero if pivot is None else pivot.expand(t, 3)
         return cls(
             root=zero.clone(),
             root0=rotation.clone(),
-            place=place + math3d.quat_rotate(rotation, pivot),
-            pivot=pivot.clone(),
+            place=place + math3d.quat_rotate(rotation, about),
+            pivot=about.clone(),
             neck=zero.clone(),
             head=zero.clone(),
             gaze=torch.zeros(t, 2, 2),

@@ -41,7 +41,9 @@ def rigid_poses(rig: LandmarkRig, points: Tensor, focal: float, principal: Tenso
     camera = np.array(((focal, 0, principal[0]), (0, focal, principal[1]), (0, 0, 1)), np.float64)
     model = rig.model.template[used].expand(len(points), -1, 3)
     rotation, place = _solved(model, points[:, used], camera)
-    for _ in range(0 if rig.seen_from is None else SLIDE_ROUNDS):
+    if rig.seen_from is None:
+        return rotation, place
+    for _ in range(SLIDE_ROUNDS):
         turn = math3d.quat_to_mat(rotation)
         seen = views(turn, (turn @ rig.model.pivots[SKULL]) + place)
         slid = torch.einsum("tr,rvc->tvc", seen, rig.seen_from[:, used])
