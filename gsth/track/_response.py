@@ -54,7 +54,8 @@ def as_detected(landmarks: HeadModel, head: HeadModel) -> tuple[HeadModel, Tenso
 
     Args:
         landmarks: Its first 478 vertices are the face points (``LandmarkRig.model``).
-        head: The whole head model; it may have more identity coefficients than the response knows.
+        head: The whole head model; it may have more identity coefficients than the response knows, or, for a person
+            who is known already, none: their own part of the response is then left to the offsets.
     """
     known = _load()
     if known.topology != topology_of(head):
@@ -62,7 +63,8 @@ def as_detected(landmarks: HeadModel, head: HeadModel) -> tuple[HeadModel, Tenso
     template, expr, shape = (x.clone() for x in (landmarks.template, landmarks.expr_basis, landmarks.shape_basis))
     template[: _points.COUNT] += known.offsets
     expr[:, : _points.COUNT] += known.expressions
-    shape[: len(known.identity), : _points.COUNT] += known.identity
+    count = min(len(shape), len(known.identity))
+    shape[:count, : _points.COUNT] += known.identity[:count]
     views = F.pad(known.views, (0, 0, 0, len(template) - _points.COUNT))
     return replace(landmarks, template=template, expr_basis=expr, shape_basis=shape), views
 

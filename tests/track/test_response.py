@@ -13,7 +13,9 @@ from gsth import head, math3d
 from gsth.errors import ArtifactError
 from gsth.head import HeadModel
 from gsth.track import _points, _response, _start
+from gsth.track._known import known
 from gsth.track._rig import LandmarkRig, Pose
+from gsth.types import Identity
 
 
 def test_the_built_in_head_gets_it(made_up: HeadModel) -> None:
@@ -32,6 +34,16 @@ def test_unusual_faces_are_seen_as_more_usual_ones() -> None:
     there, seen = model.landmarks(model.shape_basis), LandmarkRig.of(model).model.shape_basis[:, : _points.COUNT]
     share = (there * seen).sum() / there.square().sum()
     assert 0.5 < share < 0.97
+
+
+def test_a_known_person_has_no_identity_to_respond_to() -> None:
+    model = head.load()
+    person = known(model, Identity(model.id, torch.ones(len(model.shape_basis))))
+    rig = LandmarkRig.of(person)
+    assert rig.seen_from is not None and len(rig.model.shape_basis) == 0
+    assert not torch.allclose(
+        rig.model.template[: _points.COUNT], person.landmarks(person.template[None])[0], atol=1e-4
+    )
 
 
 def test_views_are_the_line_of_sight_in_the_heads_own_axes() -> None:
