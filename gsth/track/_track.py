@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
@@ -25,10 +24,13 @@ from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
 from gsth.track._known import known
 from gsth.track._photo import Photometric
+from gsth.track._series import let_go, series
 from gsth.track.importers import bring
 from gsth.types import Clip, Done, Event, Identity, Notice, Step, Track
 
 T = TypeVar("T")
+HELD = 256
+"""Frames that are kept in memory while they are written."""
 CHECK_S = 6.0
 """``check`` starts on no further stretch of the clip after this."""
 FOV_RAD = 0.52
@@ -212,14 +214,6 @@ def _alongside(first: Generator[Event, None, T], second: Iterator[Event]) -> Gen
         torch.set_num_threads(threads)
 
 
-def series(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A memory-mapped uint8 array on disk whose space is taken at once: a full disk must say so here, not by SIGBUS."""
-    series = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return series
-
-
 def pictures(
     clip: Clip, crop: _crop.Crop, config: TrackConfig, folder: Path
 ) -> Generator[Event, None, tuple[np.ndarray, np.ndarray]]:
@@ -236,6 +230,8 @@ def pictures(
             for matte in matter.push(images[i]) if config.matte else ():
                 mattes[done] = matte
                 done += 1
+            if i % HELD == HELD - 1:
+                let_go(images, mattes)
             yield Step("mattes", i + 1, clip.frames)
         for matte in matter.flush():
             mattes[done] = matte
