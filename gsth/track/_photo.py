@@ -30,7 +30,7 @@ from gsth.track import _gauss, _points, _start
 from gsth.track._fit import Fit, Fitted, measured, sparsity
 from gsth.track._gauss import Carried, Points, State
 from gsth.track._rig import LandmarkRig, offset_sd
-from gsth.track._series import let_go
+from gsth.track._series import HELD, let_go
 from gsth.track._surface import Surface, widened
 from gsth.types import Event, Identity, Motion, Step
 
@@ -59,8 +59,6 @@ IDENTITY_NTH = 3
 """Every so-manieth surface point serves identity: it has many more frames than motion has, and many more columns."""
 CHUNK, KEY_CHUNK = 16, 6
 """Frames solved at a time: bounds the memory."""
-HELD = 512
-"""Frames whose pictures are kept in memory."""
 NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
 OUTLIER = 0.08

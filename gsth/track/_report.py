@@ -15,6 +15,7 @@ from gsth.errors import GsthError
 from gsth.track import _points
 from gsth.track._fit import Fitted
 from gsth.track._quality import ENOUGH, GOOD, PITCH_EDGES_DEG, YAW_EDGES_DEG, BadFrame, Quality
+from gsth.track._series import HELD, let_go
 from gsth.types import Event, Notice, Step, Track
 
 SEEN_COLOUR, FIT_COLOUR = (80, 220, 120), (255, 80, 60)
@@ -57,6 +58,8 @@ def write(folder: Path, track: Track, fitted: Fitted, quality: Quality, train_fr
     detected, projected = track.landmarks_px.numpy(), fitted.projected.numpy()
 
     def drawn(i: int) -> np.ndarray:
+        if i % HELD == HELD - 1:
+            let_go(track.images)
         return overlay(np.array(track.images[i]), detected[i], projected[i])
 
     try:

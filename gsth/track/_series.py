@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+HELD = 256
+"""Frames after which work on a whole clip lets go of them."""
+
 
 def series(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A memory-mapped uint8 array on disk whose space is taken at once: a full disk must say so here, not by SIGBUS."""

@@ -24,13 +24,11 @@ from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
 from gsth.track._known import known
 from gsth.track._photo import Photometric
-from gsth.track._series import let_go, series
+from gsth.track._series import HELD, let_go, series
 from gsth.track.importers import bring
 from gsth.types import Clip, Done, Event, Identity, Notice, Step, Track
 
 T = TypeVar("T")
-HELD = 256
-"""Frames that are kept in memory while they are written."""
 CHECK_S = 6.0
 """``check`` starts on no further stretch of the clip after this."""
 FOV_RAD = 0.52
