@@ -310,7 +310,7 @@ def camera(path: Path, person: Any | None) -> dict[str, float]:
 
     source = Watched()
     driver = WebcamDriver(person or neutral(), source, CameraConfig(str(path)))
-    background = person.background() if person else None
+    background: Any = person.background() if person else None
     moved, drawn = [], []
     for motion in driver.stream():
         moved.append(time.perf_counter() - source.shown)
@@ -318,7 +318,7 @@ def camera(path: Path, person: Any | None) -> dict[str, float]:
             with torch.no_grad():
                 render.render(person.pose(motion), person.cameras, background=background)
             drawn.append(time.perf_counter() - source.shown)
-    out = {"frames": len(moved)}
+    out: dict[str, float] = {"frames": len(moved)}
     for name, times in (("motion_ms", moved), ("drawn_ms", drawn)):
         if times:
             out |= {name: round(1000 * float(np.median(times)), 1)}
