@@ -68,7 +68,7 @@ _WORDS = {
         "questo se al o delle ci mi quando molto tutto essere fare bene dove prima sempre tempo anno giorno vita uomo"
     ),
 }
-_SHARES = (10, 3, 3, 3, 2, 1)
+_SHARES = (4, 4, 4, 4, 4, 2)
 """Of the languages in what espeak-ng says; natural voices speak English alone."""
 _SPELLING = {"en": "en-us en-gb en-gb-scotland en-gb-x-rp".split(), "fr": ["fr-fr"]}
 _SYLLABLE = (
@@ -241,31 +241,25 @@ def stretched(features: Tensor, factor: Tensor | float) -> Tensor:
 
 
 def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch [b c 64] as other rooms and microphones would give it.
+    """A batch [b c 64] as other people, rooms and microphones would give it.
 
-    Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract 12 % longer or shorter,
-    steady noise 8 to 50 dB below the speech, and bands that are missing (SpecAugment, Park et al. 2019).
+    Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract up to a quarter longer or
+    shorter (men's to children's), steady noise 8 to 50 dB below the speech, and bands that are missing (SpecAugment,
+    Park et al. 2019).
     """
     batch, _, bands = features.shape
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(shape or (batch, 1, 1), generator=generator) * (high - low) + low
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.rand((batch, 1, 1), generator=generator) * (high - low) + low
 
-    # Vocal tract length: stretch the band axis (mel is near enough to log frequency above 1 kHz).
-    position = torch.arange(bands) * uniform(0.88, 1.12)
-    low = position.floor().clamp(0, bands - 2)
-    part = (position - low).clamp(0, 1)
-    index = low.long().expand(batch, features.shape[1], bands)
-    warped = features.gather(2, index) * (1 - part) + features.gather(2, index + 1) * part
+    def smooth(knots: int) -> Tensor:
+        """A random curve over the bands, [b 1 bands]."""
+        values = torch.randn(batch, 1, knots, generator=generator)
+        return torch.nn.functional.interpolate(values, bands, mode="linear", align_corners=True)
 
-    log = warped * audio._SPREAD + audio._CENTRE
-    knots = torch.randn(batch, 1, 7, generator=generator) * uniform(0.0, 2.0)
-    colour = torch.nn.functional.interpolate(knots, bands, mode="linear", align_corners=True)
-    log = log + colour + uniform(-1.15, 1.15)
-    shape = torch.nn.functional.interpolate(
-        torch.randn(batch, 1, 5, generator=generator) * 1.5, bands, mode="linear", align_corners=True
-    )
-    floor = shape - uniform(3.0, 11.0) - 3.0
+    log = stretched(features, torch.exp(uniform(-0.22, 0.22))) * audio._SPREAD + audio._CENTRE
+    log = log + smooth(7) * uniform(0.0, 2.0) + uniform(-1.15, 1.15)
+    floor = 1.5 * smooth(5) - uniform(3.0, 11.0) - 3.0
     flicker = torch.randn(features.shape, generator=generator) * 0.5
     log = torch.logaddexp(log, floor + flicker).clamp_min(np.log(audio._FLOOR))
     out = (log - audio._CENTRE) / audio._SPREAD
