@@ -8,7 +8,6 @@ normal equations are small (58 unknowns).
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,6 @@ from gsth import math3d
 from gsth.track import _points
 from gsth.track._fit import NECK_SHARE, SPARSE, Fit, Observed, Stage, Weights
 from gsth.track._landmarks import Person
-from gsth.track._response import SKULL, views
 from gsth.track._rig import Pose, landmark_weights
 from gsth.track.detectors import builtin
 
@@ -33,7 +31,7 @@ _STAGES = (
     Stage("who", "key", ("root", "place", "gaze", "expr", "shape"), 60, Weights(shape=0.004, expr_steps=0, shake=0)),
     Stage("where", "key", ("root", "place", "gaze", "expr", "shape", "offsets"), 80, Weights(expr_steps=0, shake=0)),
 )
-_RIDGE = 0.04
+_RIDGE = 0.06
 """Price of an expression at 1, squared; errors are in squared % of the inter-ocular distance."""
 _CALM = 0.2
 """Price of a change of an expression by 1 from one frame to the next, squared."""
@@ -88,7 +86,7 @@ class LiveFace:
         names = self._head.expression_names
         rest = Pose.at(math3d.quat_identity(1), torch.zeros(1, 3), len(names))
         self._rig, self._focal, self._principal = fit.rig, float(fit.focal), fit.observed.principal
-        self._neutral = replace(fit.rig, seen_from=None).points(rest, fit.shape, fit.offsets)[0, : _points.COUNT]
+        self._neutral = fit.rig.points(rest, fit.shape, fit.offsets)[0, : _points.COUNT]
         free = torch.tensor([not n.startswith("eyeLook") for n in names])
         self._basis = fit.rig.model.expr_basis[:, : _points.COUNT] * free[:, None, None]
         weights = landmark_weights()
@@ -117,10 +115,6 @@ class LiveFace:
         """One Gauss-Newton step on rotation, place and expressions."""
         local = self._neutral + torch.einsum("e,elc->lc", self._expr, self._basis)
         turn = math3d.quat_to_mat(self._rotation)
-        if self._rig.seen_from is not None:
-            skull = turn @ self._rig.model.pivots[SKULL] + self._place
-            slid = torch.einsum("r,rlc->lc", views(turn[None], skull[None])[0], self._rig.seen_from)
-            local = local + slid[: _points.COUNT]
         turned = local @ turn.T
         xyz = turned + self._place
         z = xyz[:, 2:].clamp_min(1e-3)

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gsth import math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel
 from gsth.track import _points, _start
@@ -18,7 +19,7 @@ from gsth.track._rig import LandmarkRig, Pose, landmark_weights, offset_sd
 from gsth.types import Event, Identity, Motion, Step
 
 RATES = {
-    "root": 0.015, "place": 0.002, "neck": 0.006, "head": 0.006, "gaze": 0.015, "expr": 0.02,
+    "root": 0.006, "place": 0.002, "neck": 0.006, "head": 0.006, "gaze": 0.015, "expr": 0.02,
     "shape": 0.05, "offsets": 0.0003, "log_focal": 0.01,
 }  # fmt: skip
 """Adam step sizes: rad, m, rad, rad, rad, activation, coefficient, m, log px."""
@@ -204,10 +205,11 @@ class Fit:
         self.shape = torch.zeros(head.shape_basis.shape[0])
         self.offsets = torch.zeros(_points.COUNT, 3)
         self.log_focal = torch.tensor(observed.focal).log()
-        neutral = self.rig.model.template[: _points.COUNT]
+        resting = Pose.at(math3d.quat_identity(1), torch.zeros(1, 3), len(head.expression_names))
+        neutral = self.rig.points(resting, self.shape, self.offsets)[0, : _points.COUNT]
         self._rigid = _rigid_fields(neutral)
-        start = _start.rigid_poses(self.rig, observed.points, observed.focal, observed.principal)
-        self.pose = Pose.at(*start, len(head.expression_names), neutral.mean(0))
+        start = _start.rigid_poses(neutral, observed.points, observed.focal, observed.principal)
+        self.pose = Pose.at(*start, len(head.expression_names))
         self._sparse = torch.tensor([sparsity(n) for n in head.expression_names])
 
     @property

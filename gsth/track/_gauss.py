@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gsth import math3d
 from gsth.head import PARENTS, HeadModel, _lbs
-from gsth.track._response import SKULL, views
 
 POSE = 12
 """First parameters of a frame: turn and shift of the torso, turns of neck and head; activations follow."""
@@ -76,15 +75,13 @@ class Points:
     """[n s 3]."""
     under: Tensor
     """Share of each point that hangs on neck and on head, with all that they carry [n 2]."""
-    seen_from: Tensor | None = None
-    """As ``LandmarkRig.seen_from``, for points that a detector sees [5 n 3]."""
 
     @classmethod
-    def of(cls, model: HeadModel, free: Tensor, seen_from: Tensor | None = None) -> Points:
+    def of(cls, model: HeadModel, free: Tensor) -> Points:
         """The vertices of a model."""
         expr, shape = (b.permute(1, 0, 2).contiguous() for b in (model.expr_basis[free], model.shape_basis))
         under = torch.stack([model.weights[:, j:].sum(1) for j in JOINTS], 1)
-        return cls(model, free, expr, shape, under, seen_from)
+        return cls(model, free, expr, shape, under)
 
     def take(self, points: Tensor, identity: bool) -> Points:
         """Some of the points, for ``rows`` alone or, if so wanted, for ``identity_rows`` too."""
@@ -98,8 +95,6 @@ class Points:
         rest = rest + torch.einsum("te,evc->tvc", state.expr, m.expr_basis)
         pivots = m.pivots + torch.einsum("s,sjc->jc", who, m.pivot_basis)
         rot, centres = _lbs.joint_frames(pivots, PARENTS, state.joints, state.torso)
-        if self.seen_from is not None:
-            rest = rest + torch.einsum("tr,rvc->tvc", views(rot[:, SKULL], centres[:, SKULL]), self.seen_from)
         turn, shift = _lbs.blended(m.weights, pivots, rot, centres)
         return Carried(times(turn, rest).add_(shift), turn, rot, centres)
 
@@ -107,8 +102,7 @@ class Points:
         """Derivatives [t n r p] of r quantities with these slopes [t n r 3] in the camera frame by ``POSE`` + k values.
 
         Turns are in the axes of what turns (a step multiplies from the right). The last ``more`` of the p columns are
-        the caller's to fill: joining columns later costs as much as finding them. That ``seen_from`` changes with a
-        turn is left out: it is some percent of what the turn itself does.
+        the caller's to fill: joining columns later costs as much as finding them.
         """
         k = len(self.free)
         out = slope.new_empty(*slope.shape[:-1], POSE + k + more)

@@ -63,19 +63,19 @@ NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
 OUTLIER = 0.08
 """Residual from which on a pixel counts little towards the texture (Geman-McClure)."""
-LANDMARK_PCT = 2.0
+LANDMARK_PCT = 3.2
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
 TORSO_SD, SHIFT_SD, NECK_SD, HEAD_SD, EXPR_SD, GAIN_SD = 0.04, 0.008, 0.06, 0.06, 0.14, (0.2, 0.1)
 """How far the landmark fit may plausibly be off: rad, m, rad, rad, activation, factor and grey level."""
-STEADY_TURN, STEADY_SHIFT, STEADY_EXPR, STEADY_GAIN = 0.003, 0.0008, 0.02, 0.01
+STEADY_TURN, STEADY_SHIFT, STEADY_EXPR, STEADY_GAIN = 0.003, 0.0008, 0.03, 0.01
 """How far a frame typically lies from the middle of its neighbours: rad, m, activation, gain."""
 JUMP = 2.0
 """From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
 SPARSE = 2.5
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
-IDENTITY, FOCAL = 60.0, 8.0
+IDENTITY, FOCAL = 20.0, 8.0
 """Weight of the priors of each identity coefficient and of log focal length against the pixels."""
 CELLS, BEHIND = 48, 0.02
 """Visibility: a point counts if it lies at most so far, m, behind the nearest point in its cell of a coarse grid."""
@@ -122,7 +122,7 @@ class Photometric:
         self.surface = Surface.of(self.wide)
         self.skin = Points.of(self.surface.model, self.free)
         self.rig = LandmarkRig.of(self.wide)
-        self.landmarks = Points.of(_gauss.with_offsets(self.rig.model, fit.offsets), self.free, self.rig.seen_from)
+        self.landmarks = Points.of(_gauss.with_offsets(self.rig.model, fit.offsets), self.free)
         self.who = torch.zeros(len(self.wide.shape_basis))
         self.who[: len(fit.shape)] = fit.shape
         self.log_focal = fit.log_focal.clone()
@@ -186,8 +186,7 @@ class Photometric:
         identity = Identity(self.head.id, self.who[:count].clone(), bent)
         motion = Motion(self.head.id, seen.fps, s.expr.clone(), s.joints.clone(), s.torso.clone())
         shift = self._landmark_shift()
-        points = _gauss.with_offsets(self.landmarks.model, shift), self.free, self.rig.seen_from
-        x = Points.of(*points).carried(self.who, s).x
+        x = Points.of(_gauss.with_offsets(self.landmarks.model, shift), self.free).carried(self.who, s).x
         projected = (x[..., :2] / x[..., 2:] * self.log_focal.exp() + seen.principal)[:, : _points.COUNT]
         return measured(seen, float(self.log_focal.exp()), identity, motion, self.offsets + shift, projected)
 
