@@ -125,23 +125,6 @@ def trusted(made: Avatar, views: Views) -> Tensor:
     return most.clamp_max(1)
 
 
-def true_to_kind(colour: Tensor, kin: Tensor, seen: Tensor) -> Tensor:
-    """bool [n]: not hair that looks like skin, as its edge around ears and temples does; it would make the back bald.
-
-    Args:
-        colour: Any coefficients that tell colours apart, [n 3].
-        kin: [n].
-        seen: Those that say what hair and skin look like, bool [n].
-    """
-    plain = []
-    for kind in (_regions.HAIR, _regions.SKIN):
-        mine = colour[seen & (kin == kind)]
-        if len(mine) == 0:
-            return torch.ones_like(seen)
-        plain.append((colour - mine.median(0).values).norm(dim=1))
-    return (kin != _regions.HAIR) | (plain[0] <= plain[1])
-
-
 def _kin(made: Avatar, face_ids: Tensor) -> Tensor:
     return _regions.per_face(made.head, "kin").long()[face_ids]
 
@@ -172,10 +155,8 @@ class _Lenders:
         flat, inside = views.pixels(means)
         core = views.look_up(views.core(_RIM_PX), flat) & inside
         share = core.sum(0) / inside.sum(0).clamp_min(1)
-        kin = _kin(made, ids)
         lends = (trust >= _LENDS) & (share > _INSIDE_SHARE)
-        lends &= true_to_kind(made.splats.sh[:, 0], kin, lends)
-        kin = torch.where(lends, kin, torch.full_like(ids, -1))
+        kin = torch.where(lends, _kin(made, ids), torch.full_like(ids, -1))
         heights = made.splats.means_tri[:, 1] * sizes[ids]
         # The model frame's x is zero in the plane of symmetry.
         mirrored = points * torch.tensor((-1.0, 1.0, 1.0))

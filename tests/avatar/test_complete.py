@@ -8,7 +8,7 @@ import torch
 
 from gsth import math3d, render
 from gsth.avatar import Avatar, AvatarConfig, _cover, _regions, train
-from gsth.avatar._complete import settle, true_to_kind, trusted, unseen
+from gsth.avatar._complete import settle, trusted, unseen
 from gsth.avatar._reel import Reel
 from gsth.avatar._views import Views, look, spread_frames
 from gsth.head import HeadModel
@@ -84,18 +84,6 @@ def test_settling_keeps_what_was_seen(made: Avatar, ball_track: Track, ball: Hea
     assert len(settled.lent) == len(settled.pull) == len(settled.kept) + len(settled.added.face_ids)
     assert (settled.pull[len(settled.kept) :] == 1).all()
     assert (settled.lent.sum() != 0) and len(settled.added.face_ids) <= 50 + len(trust) - len(settled.kept)
-
-
-def test_hair_that_looks_like_skin_lends_nothing_to_the_back() -> None:
-    hair, skin = _regions.HAIR, _regions.SKIN
-    kin = torch.tensor([hair] * 5 + [skin] * 3)
-    dark, light = (0.2, 0.1, 0.1), (0.8, 0.6, 0.5)
-    colour = torch.tensor([dark, dark, dark, light, dark, light, light, dark])
-    seen = torch.ones(8, dtype=torch.bool)
-    assert true_to_kind(colour, kin, seen).tolist() == [True, True, True, False, True, True, True, True]
-    # Who has no hair looks the same all over, and who shows no skin tells nothing.
-    assert true_to_kind(colour[5:6].expand(8, 3), kin, seen).all()
-    assert true_to_kind(colour, kin, kin == hair).all()
 
 
 def test_cover_is_worn_where_the_matte_shows_it(ball_track: Track, ball: HeadModel) -> None:
