@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gsth import math3d, render
-from gsth.avatar import _init, _regions
+from gsth.avatar import _cover, _init, _regions
 from gsth.avatar._avatar import Avatar
 from gsth.avatar._views import Views
 from gsth.types import Cameras, RiggedSplats
@@ -156,7 +156,13 @@ class _Lenders:
         core = views.look_up(views.core(_RIM_PX), flat) & inside
         share = core.sum(0) / inside.sum(0).clamp_min(1)
         lends = (trust >= _LENDS) & (share > _INSIDE_SHARE)
-        kin = torch.where(lends, _kin(made, ids), torch.full_like(ids, -1))
+        kin = _kin(made, ids)
+        # Hair around ears, at the neck and over a collar shows other things, which would make the back bald.
+        colour = made.splats.sh[:, 0]
+        crown = colour[_cover.upper(lends & _regions.caps(made.head)[ids], points[:, 1])]
+        others = [colour[lends & (kin == kind)] for kind in (_regions.SKIN, _regions.BODY)]
+        lends &= (kin != _regions.HAIR) | _cover.like_hair(colour, crown, others)
+        kin = torch.where(lends, kin, torch.full_like(ids, -1))
         heights = made.splats.means_tri[:, 1] * sizes[ids]
         # The model frame's x is zero in the plane of symmetry.
         mirrored = points * torch.tensor((-1.0, 1.0, 1.0))
@@ -180,7 +186,8 @@ def _bare_surface(lenders: _Lenders, wears: Tensor, room: int, seed: int) -> Rig
     density = _regions.per_face(head, "density") * (wears & (kin != _regions.INSIDE))
     # As dense as training was where it saw: the trained splats per weighted area that carries them.
     carried = torch.zeros(len(density), dtype=torch.bool).index_fill_(0, ids, True)
-    each = (_init.areas(corners) * density)[carried].sum() / len(ids)
+    weighted = _init.areas(corners) * density
+    each = weighted[carried].sum() / len(ids)
     spacing = (each / density.clamp_min(1e-6)).sqrt()
     generator = torch.Generator().manual_seed(seed)
     face_ids, bary = _init.sample(corners, density, max(4 * room, 1), generator)
@@ -189,10 +196,12 @@ def _bare_surface(lenders: _Lenders, wears: Tensor, room: int, seed: int) -> Rig
     rows, weight = lenders.find(points, kin[face_ids])
     bare = (distance > _APART * spacing[face_ids]) & (weight.sum(1) > 0)
     keep = bare.nonzero()[:, 0][:room]
+    # Where there is no room for all, fewer must cover as much.
+    wide = (bare.sum() / (4 * max(room, 1)) * weighted.sum() / (each * max(len(keep), 1))).sqrt().clamp_min(_REACH)
     face_ids, points, rows, weight = face_ids[keep], points[keep], rows[keep], weight[keep]
     sizes = render.triangle_frames(rest, head.faces)[2]
     plain = torch.zeros(len(keep), 3)
-    discs = _init.discs(head, rest, face_ids, points, plain, _REACH * spacing[face_ids])
+    discs = _init.discs(head, rest, face_ids, points, plain, wide * spacing[face_ids])
     lift = torch.zeros_like(discs.means_tri)
     lift[:, 1] = (lenders.heights[rows] * weight).sum(1) / sizes[face_ids]
     colour = (made.splats.sh[rows] * weight[..., None, None]).sum(1)

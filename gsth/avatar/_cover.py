@@ -2,9 +2,13 @@
 
 The matte alone cannot say: what hangs behind a neck projects into the person, hair or not. So only the part of the
 cover that skin and clothes leave open in some frame is asked, and what is always hidden goes with its neighbours.
+Before a chest the matte says person, too: there the colour decides.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,6 +24,8 @@ _BEHIND_M = 0.003
 _NEIGHBOURS = 12
 _ROOT_M = 0.03
 """What hangs begins no farther than this from the cap."""
+_APART = 2.0
+"""Colours that lie nearer to that of hair than so many of its deviations are the same colour."""
 _RIM_PX = 3
 """Mattes are soft and a little wide; what lies within this (of 256 px) of their edge is not evidence of hair."""
 
@@ -42,20 +48,79 @@ def worn(views: Views, head: HeadModel, rest: Tensor) -> Tensor:
     solid = head.faces[~cover & (_regions.per_face(head, "density") > 0)].numpy()
     h, w = views.mattes.shape[1:]
     depth = [rasterize(v.numpy(), solid, K.numpy(), (h, w)).depth for v, K in zip(views.verts, views.K, strict=True)]
-    in_front = centres[..., 2] < views.look_up(torch.stack([torch.from_numpy(d) for d in depth]), flat) + _BEHIND_M
+    views = replace(views, depth=torch.stack([torch.from_numpy(d) for d in depth]))
+    in_front = centres[..., 2] < views.look_up(views.depth, flat) + _BEHIND_M
     # The cap's own edge is the edge of the head; what hangs beside a neck must show more than a soft edge.
     hangs = torch.isin(ids, head.parts["drape"]) if "drape" in head.parts else torch.zeros(len(ids), dtype=torch.bool)
     shows = torch.where(hangs, views.look_up(views.core(_RIM_PX), flat), views.look_up(views.mattes, flat))
     open_ = in_front & inside
     person = (open_ & shows).sum(0) > _PERSON * open_.sum(0)
     asked = open_.any(0)
-    out[ids[asked]] = person[asked]
-    if asked.any() and not asked.all():
-        points = rest[head.faces[ids]].mean(1)
-        k = min(_NEIGHBOURS, int(asked.sum()))
-        near = torch.cdist(points[~asked], points[asked]).topk(k, largest=False).indices
-        out[ids[~asked]] = person[asked][near].float().mean(1) > 0.5
+    if not asked.any():
+        return _rooted(out, head, rest)
+    points = rest[head.faces[ids]].mean(1)
+    k = min(_NEIGHBOURS, int(asked.sum()))
+    near = torch.cdist(points, points[asked]).topk(k, largest=False).indices
+    out[ids] = torch.where(asked, person, _most(person[asked], near))
+    hair = _by_colour(views, head, rest, ids, open_ & views.look_up(views.mattes, flat))
+    out[ids] &= ~hangs | _most(hair[asked], near)
     return _rooted(out, head, rest)
+
+
+def _most(votes: Tensor, near: Tensor) -> Tensor:
+    """What most of the neighbours [n k] say."""
+    return votes[near].float().mean(1) > 0.5
+
+
+def _by_colour(views: Views, head: HeadModel, rest: Tensor, ids: Tensor, shown: Tensor) -> Tensor:
+    """Which triangles of cover look like hair in the frames [t n] that show them, bool [n]; all that nothing shows."""
+    colour = _mean_colours(views, head, ids, shown)
+    kin = _regions.per_face(head, "kin")
+    cap = _regions.caps(head)[ids] & shown.any(0)
+    height = rest[head.faces[ids]].mean(1)[:, 1]
+    others = []
+    for kind in (_regions.SKIN, _regions.BODY):
+        plain = (kin == kind).nonzero()[:, 0]
+        points = views.verts[:, head.faces[plain]].mean(2)
+        flat, inside = views.pixels(points)
+        open_ = inside & (points[..., 2] < views.look_up(views.depth, flat) + _BEHIND_M)
+        person = open_ & views.look_up(views.mattes, flat)
+        others.append(_mean_colours(views, head, plain, person)[person.any(0)])
+    return like_hair(colour, colour[upper(cap, height)], others) | ~shown.any(0)
+
+
+def _mean_colours(views: Views, head: HeadModel, ids: Tensor, shown: Tensor) -> Tensor:
+    """Of triangles' centres in the frames [t n] that show them, [n 3]."""
+    flat, _ = views.pixels(views.verts[:, head.faces[ids]].mean(2))
+    pixel = views.look_up(views.images, flat)
+    return (pixel * shown[..., None]).sum(0) / shown.sum(0).clamp_min(1)[:, None]
+
+
+def upper(some: Tensor, height: Tensor) -> Tensor:
+    """The upper half of some points [n] (the model frame's y points down): what hair shows lower may hang over
+    anything."""
+    return some & (height <= height[some].median()) if some.any() else some
+
+
+def like_hair(colour: Tensor, crown: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """bool [n]: nearer in colour to the hair of the crown than to other things.
+
+    Args:
+        colour: Any coefficients that tell colours apart, [n 3].
+        crown: Of what is surely hair, or where hair would be, [c 3].
+        others: Of skin, of clothes, [m 3] each. What has the colour of the crown, as a bald head's skin has, tells
+            nothing.
+    """
+    like = torch.ones(len(colour), dtype=torch.bool)
+    if len(crown) == 0:
+        return like
+    own = crown.median(0).values
+    spread = (crown - own).norm(dim=1).median()
+    for other in others:
+        theirs = other.median(0).values if len(other) else own
+        if (theirs - own).norm() > _APART * spread:
+            like &= (colour - own).norm(dim=1) <= (colour - theirs).norm(dim=1)
+    return like
 
 
 def _rooted(worn: Tensor, head: HeadModel, rest: Tensor) -> Tensor:

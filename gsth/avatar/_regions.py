@@ -79,6 +79,11 @@ def colours(head: HeadModel) -> Tensor:
     return torch.tensor([r.colour or unknown for r in REGIONS])[region_of_faces(head)]
 
 
+def caps(head: HeadModel) -> Tensor:
+    """Which triangles are hair that does not hang, bool [f]."""
+    return torch.tensor([r.kin == HAIR and r.name != "drape" for r in REGIONS])[region_of_faces(head)]
+
+
 def cover_faces(head: HeadModel) -> Tensor:
     """Which triangles are cover, bool [f]."""
     out = torch.zeros(len(head.faces), dtype=torch.bool)

@@ -21,14 +21,17 @@ from gsth.head._raster import rasterize
 from gsth.types import Cameras, Motion, Splats
 
 _SIZE_PX = 128
-_YAWS_RAD = (0.3, 1.2)
+_YAWS_RAD = (0.3, 3.1)
 """Nearest and farthest view, to either side."""
+_ZOOM = 4.0
 _PITCH_RAD = 0.15
 """Every second pair of views is from above by so much, the others from below."""
 _THICK_M = 0.004
 """A surface is as thick as its region lets splats stand off it, and so much more."""
 _OPEN = ("lips", "lids")
 """Regions that may show what lies behind them."""
+_GROWS_M = 0.004
+"""Splats of a smaller standard deviation may grow to cover; larger ones would blur outlines."""
 _MARGIN_PX = 2
 """Nearer to an edge than this, what is farther back may be seen."""
 
@@ -41,6 +44,19 @@ class Side:
     cameras: Cameras
     hidden: Tensor
     """Triangles whose splats must not be seen, bool [f]."""
+    spots: Tensor
+    """Where the mesh is seen, px, [s 2]."""
+
+    def close(self, step: int) -> Cameras:
+        """The same view ``_ZOOM`` times as large, of another spot at each step.
+
+        At the size of the whole view the pixels' own blur covers holes that show in a larger picture.
+        """
+        K = self.cameras.Ks[0]
+        spot = self.spots[torch.randint(len(self.spots), (), generator=torch.Generator().manual_seed(step))]
+        near = torch.diag(K.new_tensor((_ZOOM, _ZOOM, 1.0))) @ K
+        near[:2, 2] += K.new_tensor((self.cameras.width, self.cameras.height)) / 2 - _ZOOM * spot
+        return Cameras(self.cameras.viewmats, near[None], self.cameras.width, self.cameras.height)
 
 
 def sides(views: Views, motion: Motion, shaped: ShapedHead, wears: Tensor) -> list[Side]:
@@ -70,7 +86,9 @@ def sides(views: Views, motion: Motion, shaped: ShapedHead, wears: Tensor) -> li
         behind = torch.where(face_ids < 0, torch.inf, torch.from_numpy(hits.depth) + thick[face_ids])
         behind = torch.nn.functional.max_pool2d(behind[None, None], 2 * _MARGIN_PX + 1, 1, _MARGIN_PX)[0, 0]
         hidden = _deeper(seen[model.faces].mean(1), behind, K)
-        out.append(Side(frame, Cameras(view[None], K[None], size[1], size[0]), hidden))
+        spots = (face_ids >= 0).nonzero().flip(1) + 0.5
+        if len(spots):
+            out.append(Side(frame, Cameras(view[None], K[None], size[1], size[0]), hidden, spots))
     return out
 
 
@@ -86,19 +104,19 @@ def _deeper(points: Tensor, behind: Tensor, K: Tensor) -> Tensor:
 def leak(splats: Splats, hidden: Tensor, cameras: Cameras) -> Tensor:
     """How much shows of splats that must not be seen, mean over the picture.
 
-    The others move, and become opaque; they do not grow, which would close holes at the price of blurred outlines.
-    The hidden feel nothing: from elsewhere they are in front.
+    The others move and become opaque, the small ones grow. The hidden feel nothing: from elsewhere they are in front.
 
     Args:
         splats: In the world frame.
         hidden: Which must not be seen, bool [n].
         cameras: From where, one.
     """
+    large = hidden | (splats.scales.amax(1) > _GROWS_M)
     drawn = render.render(
         Splats(
             means=torch.where(hidden[:, None], splats.means.detach(), splats.means),
             quats=splats.quats.detach(),
-            scales=splats.scales.detach(),
+            scales=torch.where(large[:, None], splats.scales.detach(), splats.scales),
             opacities=torch.where(hidden, splats.opacities.detach(), splats.opacities),
             sh=((hidden.float() - 0.5) / SH_C0)[:, None, None].expand(-1, 1, 3),
         ),

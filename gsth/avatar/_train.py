@@ -173,7 +173,10 @@ def _scene(reel: Reel, model: HeadModel, config: AvatarConfig, device: torch.dev
     if config.settle < 1:
         views = _looked_at(reel, model)
         sides = _sides.sides(views, reel.motion, shaped, _cover.worn(views, model, shaped.rest))
-    sides = [dataclasses.replace(s, cameras=s.cameras.to(device), hidden=s.hidden.to(device)) for s in sides]
+    sides = [
+        dataclasses.replace(s, cameras=s.cameras.to(device), hidden=s.hidden.to(device), spots=s.spots.to(device))
+        for s in sides
+    ]
     moved = tuple(t.cameras.to(device) for t in reel.tracks), plates, shaped.to(device)
     return _Scene(reel, model, device, *moved, *tables, sides=sides)
 
@@ -331,7 +334,7 @@ def _from_the_side(scene: _Scene, state: TrainState, config: AvatarConfig) -> Te
     side = scene.sides[state.step % len(scene.sides)]
     motion = scene.reel.motion[side.frame].to(scene.device)
     splats = render.rig(state.rigged(), scene.shaped.posed(motion))
-    return config.loss.leak * _sides.leak(splats, side.hidden[state.face_ids], side.cameras)
+    return config.loss.leak * _sides.leak(splats, side.hidden[state.face_ids], side.close(state.step))
 
 
 def _spoken(

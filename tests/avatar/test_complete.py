@@ -110,6 +110,35 @@ def test_cover_is_worn_where_the_matte_shows_it(ball_track: Track, ball: HeadMod
     assert _regions.cover_faces(dressed).sum() == len(skirt)
 
 
+def test_hair_is_what_looks_like_the_crown() -> None:
+    dark, light, blue = (0.2, 0.1, 0.1), (0.8, 0.6, 0.5), (0.1, 0.1, 0.9)
+    colour = torch.tensor([dark, light, blue, (0.3, 0.2, 0.2)])
+    crown = torch.tensor([dark, dark, dark, (0.25, 0.1, 0.1), light])
+    skin, shirt = torch.tensor([light] * 3 + [dark]), torch.tensor([blue] * 3)
+    assert _cover.like_hair(colour, crown, [skin, shirt]).tolist() == [True, False, False, True]
+    # Who has no hair looks the same all over; who shows no crown, or nothing else, tells nothing.
+    bald = torch.tensor([light, light, (0.7, 0.6, 0.5)])
+    assert _cover.like_hair(colour, bald, [skin])[1]
+    assert _cover.like_hair(colour, crown[:0], [skin, shirt]).all()
+    assert _cover.like_hair(colour, crown, [skin[:0], shirt[:0]]).all()
+
+
+def test_drape_of_another_colour_is_clothing(ball_track: Track, ball: HeadModel) -> None:
+    # All of it is person and hangs together: only the pictures tell a dark head of hair from a white shirt.
+    height = ball.template[ball.faces].mean(1)[:, 1]
+    cap, drape = (height < -0.03).nonzero()[:, 0], ((height >= -0.03) & (height < 0.06)).nonzero()[:, 0]
+    dressed = dataclasses.replace(ball, parts={"hair_cap": cap, "drape": drape})
+    K, T = ball_track.cameras.Ks[0], ball_track.motion.T_world_head[:, 4:]
+    rows = torch.arange(ball_track.images.shape[1]) + 0.5
+    at = (rows - K[1, 2]) / K[1, 1] * T[:, 2:] - T[:, 1:2]  # height of each frame's rows over the ball's middle, m
+    white = (at > 0.01)[:, :, None, None].expand(*ball_track.images.shape)
+    images = torch.where(white, 240, 20).byte()
+    worn = _cover.worn(looked(ball_track.replace(images=images.numpy()), dressed), dressed, dressed.template)
+    assert worn[height < -0.01].all() and not worn[drape[height[drape] > 0.035]].any()
+    plain = torch.full_like(images, 20).numpy()
+    assert _cover.worn(looked(ball_track.replace(images=plain), dressed), dressed, dressed.template).all()
+
+
 def test_drape_without_roots_is_clothing(ball_track: Track, ball: HeadModel) -> None:
     # Under the ball's outline everything is person; a gap in the drape divides what hangs from what only lies there.
     height = ball.template[ball.faces].mean(1)[:, 1]

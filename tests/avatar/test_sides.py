@@ -92,11 +92,45 @@ def test_what_is_in_front_closes_the_hole(shaped: ShapedHead, views: Views, ball
     assert scales.grad is None or not scales.grad.any()
 
 
+def test_small_splats_grow_and_large_ones_do_not(shaped: ShapedHead, views: Views, ball_motion: Motion) -> None:
+    side = around(shaped, views, ball_motion)[0]
+    whole = painted(shaped, ball_motion[side.frame])
+    small = torch.arange(len(whole.means)) % 2 == 0
+    scales = torch.where(small[:, None], 0.003, whole.scales).requires_grad_()
+    leak(whole.replace(scales=scales), side.hidden, side.cameras).backward()
+    assert scales.grad is not None
+    grows = (scales.grad < 0).any(1)
+    assert grows[small & ~side.hidden].float().mean() > 0.2
+    assert not scales.grad[~small].any() and not scales.grad[side.hidden].any()
+
+
+def test_a_close_look_shows_one_spot_of_the_mesh_after_the_other(
+    shaped: ShapedHead, views: Views, ball_motion: Motion
+) -> None:
+    side = around(shaped, views, ball_motion)[0]
+    near = [side.close(step) for step in range(6)]
+    far, K = side.cameras.Ks[0], [c.Ks[0] for c in near]
+    assert all(torch.equal(c.viewmats, side.cameras.viewmats) for c in near)
+    zoom = float(K[0][0, 0] / far[0, 0])
+    assert zoom > 2 and torch.equal(K[0], side.close(0).Ks[0])
+    middle = torch.tensor((side.cameras.width / 2, side.cameras.height / 2))
+    # Which point of the whole view has come to the middle.
+    spots = torch.stack([(middle - k[:2, 2]) / zoom + far[:2, 2] for k in K])
+    assert len(spots.round().unique(dim=0)) > 3
+    assert (torch.cdist(spots, side.spots) < 1e-3).any(1).all()
+    pixels = math3d.project(painted(shaped, ball_motion[side.frame]).means, K[0])
+    inside = ((pixels > 0) & (pixels < 2 * middle)).all(1)
+    assert 0 < inside.float().mean() < 0.5
+
+
 def test_open_mouths_and_eyes_may_show_what_is_in_them(
     ball: HeadModel, ball_track: Track, views: Views, ball_motion: Motion
 ) -> None:
     parts = {"mouth_inner": ball.parts["face"], "scalp": ball.parts["scalp"]}
     open_ = dataclasses.replace(ball, parts=parts).shaped(ball_track.identity)
     closed = ball.shaped(ball_track.identity)
-    for a, b in zip(around(open_, views, ball_motion), around(closed, views, ball_motion), strict=True):
+    pairs = list(zip(around(open_, views, ball_motion), around(closed, views, ball_motion), strict=True))
+    for a, b in pairs[:2]:  # the nearest look from either side
         assert a.hidden.sum() < 0.8 * b.hidden.sum()
+    for a, b in pairs[-2:]:  # from behind, where the scalp hides the face
+        assert a.hidden.sum() > 0.9 * b.hidden.sum() > 0
