@@ -201,7 +201,8 @@ def _bare_surface(lenders: _Lenders, wears: Tensor, room: int, seed: int) -> Rig
     face_ids, points, rows, weight = face_ids[keep], points[keep], rows[keep], weight[keep]
     sizes = render.triangle_frames(rest, head.faces)[2]
     plain = torch.zeros(len(keep), 3)
-    discs = _init.discs(head, rest, face_ids, points, plain, wide * spacing[face_ids])
+    most = _regions.per_face(head, "max_scale")[face_ids] / _init.BROAD
+    discs = _init.discs(head, rest, face_ids, points, plain, (wide * spacing[face_ids]).clamp_max(most))
     lift = torch.zeros_like(discs.means_tri)
     lift[:, 1] = (lenders.heights[rows] * weight).sum(1) / sizes[face_ids]
     colour = (made.splats.sh[rows] * weight[..., None, None]).sum(1)

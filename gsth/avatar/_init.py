@@ -21,6 +21,8 @@ VIEWS = 16
 """Training frames that sampling looks at."""
 SH_C0 = 0.28209479177387814
 _OVERSAMPLE = 3
+BROAD = 0.7
+"""Standard deviation of a new splat along the surface, over the distance to the next."""
 
 
 def initial_splats(reel: Reel, head: HeadModel, config: AvatarConfig) -> RiggedSplats:
@@ -126,7 +128,7 @@ def discs(
     origins, quats, sizes = torch_ref.triangle_frames(verts, head.faces[face_ids])
     local = math3d.quat_rotate(math3d.quat_conj(quats), points - origins) / sizes[:, None]
     # The second axis of a triangle's frame is its normal: thin there.
-    disc = spacing[:, None] / sizes[:, None] * torch.tensor((0.7, 0.25, 0.7))
+    disc = spacing[:, None] / sizes[:, None] * torch.tensor((BROAD, 0.25, BROAD))
     return RiggedSplats(
         face_ids=face_ids,
         means_tri=local,

@@ -30,8 +30,9 @@ _THICK_M = 0.004
 """A surface is as thick as its region lets splats stand off it, and so much more."""
 _OPEN = ("lips", "lids")
 """Regions that may show what lies behind them."""
-_GROWS_M = 0.004
-"""Splats of a smaller standard deviation may grow to cover; larger ones would blur outlines."""
+_GROWS_M = (0.003, 0.005)
+"""Splats of a smaller standard deviation than the first may grow to cover, those above the second, which would blur
+outlines, may not, and between them less and less: after a hard limit, trainings that differ by rounding part there."""
 _MARGIN_PX = 2
 """Nearer to an edge than this, what is farther back may be seen."""
 
@@ -111,12 +112,13 @@ def leak(splats: Splats, hidden: Tensor, cameras: Cameras) -> Tensor:
         hidden: Which must not be seen, bool [n].
         cameras: From where, one.
     """
-    large = hidden | (splats.scales.amax(1) > _GROWS_M)
+    grows = ((_GROWS_M[1] - splats.scales.detach().amax(1)) / (_GROWS_M[1] - _GROWS_M[0])).clamp(0, 1)
+    grows = torch.where(hidden, 0.0, grows)[:, None]
     drawn = render.render(
         Splats(
             means=torch.where(hidden[:, None], splats.means.detach(), splats.means),
             quats=splats.quats.detach(),
-            scales=torch.where(large[:, None], splats.scales.detach(), splats.scales),
+            scales=torch.lerp(splats.scales.detach(), splats.scales, grows),
             opacities=torch.where(hidden, splats.opacities.detach(), splats.opacities),
             sh=((hidden.float() - 0.5) / SH_C0)[:, None, None].expand(-1, 1, 3),
         ),
