@@ -20,6 +20,8 @@ MAX_SAMPLES = 600_000_000
 """Of one file: 3 hours of sound at 48 kHz. Time stamps can claim any length."""
 MIN_RATE = 1000
 """Of sound, Hz; less is damage, and would be resampled into an enormous amount."""
+MAX_CHANNELS = 8
+"""Of sound. PyAV reads the planes of further ones where there are none, which crashes the process."""
 GAP_S = 0.04
 """Sound that is missing for longer than this becomes silence, so that what follows stays in time."""
 CODEC_FRAME = 4096
@@ -41,6 +43,8 @@ def mono(container: Any, origin: float, path: Path) -> Iterator[NDArray[np.float
     planar: Any = None
     rate, have = int(stream.rate), 0
     for frame in container.decode(stream):
+        if (channels := frame.layout.nb_channels) > MAX_CHANNELS:
+            raise InputError(f"{path}: its sound has {channels} channels, at most {MAX_CHANNELS} are read; mix it down")
         planar = planar or av.AudioResampler(format="fltp", rate=rate)
         if frame.time is not None:
             missing = round((frame.time - origin) * rate) - have

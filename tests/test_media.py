@@ -177,6 +177,23 @@ def test_rotation_flag_is_applied(tmp_path: Path) -> None:
     assert upright[10, 40, 0] > 200 and upright[10, 8, 0] < 30 and upright[50, 40, 0] < 30
 
 
+@pytest.mark.parametrize("channels", [8, 9, 33])
+def test_more_channels_than_can_be_read_are_refused(tmp_path: Path, channels: int) -> None:
+    import wave
+
+    path = tmp_path / "many.wav"
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(channels)
+        out.setsampwidth(2)
+        out.setframerate(16000)
+        out.writeframes(np.full(4000 * channels, 8192, "<i2").tobytes())
+    if channels <= 8:
+        np.testing.assert_allclose(media.sound(path, 16000), 0.25, atol=1e-6)
+        return
+    with pytest.raises(InputError, match=f"many.wav: its sound has {channels} channels, at most 8 .*mix it down"):
+        media.sound(path, 16000)
+
+
 def test_stereo_is_averaged_and_resampled(tmp_path: Path) -> None:
     import wave
 
