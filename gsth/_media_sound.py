@@ -20,8 +20,6 @@ MAX_SAMPLES = 600_000_000
 """Of one file: 3 hours of sound at 48 kHz. Time stamps can claim any length."""
 MIN_RATE = 1000
 """Of sound, Hz; less is damage, and would be resampled into an enormous amount."""
-MAX_CHANNELS = 8
-"""Of sound. PyAV reads the planes of further ones where there are none, which crashes the process."""
 GAP_S = 0.04
 """Sound that is missing for longer than this becomes silence, so that what follows stays in time."""
 CODEC_FRAME = 4096
@@ -40,12 +38,11 @@ def mono(container: Any, origin: float, path: Path) -> Iterator[NDArray[np.float
     """All sound as mono at its own rate, in pieces; sample 0 is at ``origin`` s on the container's clock."""
     stream = container.streams.audio[0]
     stream.thread_type = "AUTO"
-    planar: Any = None
+    packed: Any = None
     rate, have = int(stream.rate), 0
     for frame in container.decode(stream):
-        if (channels := frame.layout.nb_channels) > MAX_CHANNELS:
-            raise InputError(f"{path}: its sound has {channels} channels, at most {MAX_CHANNELS} are read; mix it down")
-        planar = planar or av.AudioResampler(format="fltp", rate=rate)
+        # Not planar: of eight or more planes PyAV reads some that are not there, and the process crashes.
+        packed = packed or av.AudioResampler(format="flt", rate=rate)
         if frame.time is not None:
             missing = round((frame.time - origin) * rate) - have
             if abs(missing) > MAX_SAMPLES or have > MAX_SAMPLES:
@@ -55,9 +52,9 @@ def mono(container: Any, origin: float, path: Path) -> Iterator[NDArray[np.float
                 have += missing
             elif not have:
                 have = missing  # sound from before the first picture: counted as negative, cut off below
-        for part in planar.resample(frame):
+        for part in packed.resample(frame):
             # swresample would sum float channels to above 1; the mean cannot clip
-            piece = part.to_ndarray().mean(0, dtype=np.float32)
+            piece = part.to_ndarray().reshape(-1, part.layout.nb_channels).mean(1, dtype=np.float32)
             early, have = min(max(0, -have), piece.size), have + piece.size
             if early < piece.size:
                 yield piece[early:]
