@@ -45,11 +45,15 @@ class Recipe:
     """Weight of the error of differences between steps, which keeps closures sharp."""
     opening: float = 4.0
     """Weight of the error of the mouth opening as a whole."""
+    spread: float = 2.0
+    """Weight of the error of how far things move in each crop; without it a net moves less where it is unsure."""
 
 
 _TRACTS = (0.8, 1.0, 1.25)
 """Lengths in which held-out voices are scored, relative to their own."""
 _GROUP_SEEDS, _HELD_OUT_SEEDS = 10_000, 50_000
+_STILL = 0.2
+"""Deviations (of the whole corpus') that count as none: what hardly moves in a crop has no spread to match."""
 _WARM_STEPS = 20
 """Steps at the start of a crop that are not scored, because the network has not heard what came before them."""
 _OPENING = {
@@ -81,12 +85,24 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return float(torch.corrcoef(torch.stack((a.flatten(), b.flatten())).double())[0, 1])
 
 
+def _with_opening(curves: Tensor, scale: Tensor) -> Tensor:
+    """Curves in units of ``scale`` and, as one more, the opening in that of jawOpen, [b k 21]."""
+    gap = opening(curves * scale) / scale[NAMES.index("jawOpen")]
+    return torch.cat((curves, gap[..., None]), -1)
+
+
 def loss(predicted: Tensor, wanted: Tensor, scale: Tensor, recipe: Recipe) -> Tensor:
-    """Squared errors of curves, their velocity and the mouth opening; curves [b k 20]."""
-    error = (predicted - wanted) / scale
-    gap = (opening(predicted) - opening(wanted)) / scale[NAMES.index("jawOpen")]
-    level = error.square().mean() + recipe.opening / len(NAMES) * gap.square().mean()
-    return level + recipe.velocity * error.diff(dim=1).square().mean()
+    """Squared errors of curves, their velocity, the mouth opening, and the spread of each in a crop; curves [b k 20].
+
+    Squared errors alone are smallest where the net gives the mean of what may be right, which moves less than any of
+    it. So the spread has a price of its own, on the logarithm of its ratio to the true one.
+    """
+    shares = torch.tensor([1.0] * len(NAMES) + [recipe.opening]) / len(NAMES)
+    ours, true = (_with_opening(curves / scale, scale) for curves in (predicted, wanted))
+    level = (ours - true).square().mean((0, 1)) @ shares
+    ratio = torch.log((ours.var(1) + _STILL**2) / (true.var(1) + _STILL**2)) / 2
+    speed = (ours - true)[..., : len(NAMES)].diff(dim=1).square().mean()
+    return level + recipe.velocity * speed + recipe.spread * ratio.square().mean(0) @ shares
 
 
 def fit(
