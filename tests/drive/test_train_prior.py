@@ -74,6 +74,7 @@ def test_a_net_learns_and_is_scored(examples) -> None:
     after, before = (train_prior.scores(n, examples) for n in (net, fresh))
     assert after["opening_correlation"] > before["opening_correlation"] + 0.1
     assert after["opening_in_other_tracts"] > before["opening_in_other_tracts"] + 0.1
+    assert 0.5 < after["opening_spread"] < 1.2
     assert after["mean_absolute_error"] < 0.5 * before["mean_absolute_error"]
 
 
@@ -96,6 +97,15 @@ def test_a_net_that_is_unsure_is_paid_for_moving_as_far_as_the_truth() -> None:
     # Of what moves, the net knows half: squared errors want that half and no more, 1 / sqrt(2) of the true spread.
     assert best(0.0) == pytest.approx(1.0, abs=0.03)
     assert 1.15 < best(train_prior.Recipe().spread) < 2**0.5
+
+
+def test_what_goes_on_keeps_a_share_of_what_it_went_on_from(examples) -> None:
+    start = train_prior.SpeechNet()
+    recipe = replace(train_prior.Recipe(), steps=2, batch=2, crop_s=1.2)
+    nets = [train_prior.fit(examples, replace(recipe, kept=k), lambda *_: None, start) for k in (0.0, 0.3, 1.0)]
+    new, mixed, old = (n.state_dict()["head.weight"] for n in nets)
+    assert torch.equal(old, start.state_dict()["head.weight"]) and not torch.equal(new, old)
+    assert torch.allclose(mixed, 0.7 * new + 0.3 * old, atol=1e-6)
 
 
 def test_groups_of_voices_are_read() -> None:
