@@ -134,7 +134,7 @@ def measure(path: Path) -> dict[str, Any]:
     voice = general_voice(made)
     hidden = at_pictures(hidden_states(voice.net, audio.log_mel(sound)), clip.fps, len(seen))
     general = voice.expressions(hidden) @ gap
-    own = SimpleNamespace(
+    own: Any = SimpleNamespace(
         head=made.head, motion=made.motion, source=made.source, speech=fit_speech(made, sound), field=None
     )
     learned = voice_of(own)

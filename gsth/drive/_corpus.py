@@ -86,7 +86,7 @@ HELD_OUT = frozenset(("f4", "m5", "Annie", "david", "klatt4", "sandro"))
 """Voice variants that training never hears; validation and tests use them."""
 
 
-_DRY = 0.4
+_DRY = 0.6
 """Share of crops that ``augmented`` leaves without a room."""
 _EARLY, _TAIL = 2, 50
 """Columns from which a room's sound counts as late, and for which it is heard: half a second."""
@@ -283,7 +283,7 @@ def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
     log = stretched(features, torch.exp(uniform(-0.5, 0.22))) * audio._SPREAD + audio._CENTRE
     dry = uniform(0.0, 1.0) < _DRY
     log = torch.where(dry, log, reverberant(log, uniform(0.2, 0.9), uniform(-7.0, 0.7)))
-    log = log + smooth(7) * uniform(0.0, 2.5) + uniform(-1.15, 1.15)
+    log = log + smooth(7) * uniform(0.0, 2.0) + uniform(-1.15, 1.15)
     floor = 1.5 * smooth(5) - uniform(3.0, 11.0) - 3.0
     flicker = torch.randn(features.shape, generator=generator) * 0.5
     log = torch.logaddexp(log, floor + flicker).clamp_min(np.log(audio._FLOOR))

@@ -45,9 +45,9 @@ class Recipe:
     """Weight of the error of differences between steps, which keeps closures sharp."""
     opening: float = 4.0
     """Weight of the error of the mouth opening as a whole."""
-    spread: float = 2.0
+    spread: float = 1.5
     """Weight of the error of how far things move in each crop; without it a net moves less where it is unsure."""
-    kept: float = 0.3
+    kept: float = 0.2
     """Share of the weights it went on from in the result, where there were some (Wortsman et al. 2022, "Robust
     fine-tuning of zero-shot models"): it hears new voices nearly as well, and forgets less of the old ones."""
 
