@@ -1,5 +1,5 @@
 """How well the lips follow speech: ``python benchmarks/lips.py [CLIP.mp4 ...] [--sounds a.wav ...] [--camera CLIP.mp4]
-[--hours 3] [--json FILE]``.
+[--avatar A] [--hours 3] [--json FILE]``.
 
 Clips, of people who say what is heard: correlation of the predicted mouth opening (the built-in head's lips) with the
 detected one (MediaPipe's inner lips, points 13 and 14, over the distance of the irises) on frames with speech, at the
@@ -9,11 +9,10 @@ opening, both over their own training part. Jitter: second differences of the op
 Sounds, the first one English: spread of the opening, alone, over that of the envelope in dB (recordings differ in it by
 themselves: how deep gaps between words are is the room's), over that of its amplitude relative to the level, and
 the change of each to the first.
-Camera: how long after a picture of the file its motion is there, and with ``--avatar`` the avatar's picture, ms.
+Camera: how long after a picture of the file its motion is there, and with ``--avatar`` that avatar's picture, ms.
 Hours: one file of that length, 8 kHz mono, driven as a stream: memory that the process grows by, time per second.
 Always: closures, silence, vowels and languages on synthesised voices that training never heard (spread of the opening
 over that of the true curves, by language, and its change to English), and the cost of streaming.
-``--avatar A`` takes the tracked expressions of an avatar's clip in place of the lips alone.
 """
 
 from __future__ import annotations
@@ -44,16 +43,25 @@ from gsth.drive.webcam import Config as CameraConfig
 from gsth.drive.webcam import WebcamDriver
 from gsth.types import Motion
 
+# Two sentences of ours, and Article 1 of the Universal Declaration of Human Rights in the words of each language.
 LANGUAGES = {
     "en-us": "The old man walked down to the river and looked for his boat among the trees. She always wanted to know "
-    "why the people of this town never open their windows.",
+    "why the people of this town never open their windows. All human beings are born free and equal in dignity and "
+    "rights. They are endowed with reason and conscience and should act towards one another in a spirit of "
+    "brotherhood.",
     "de": "Der alte Mann ging langsam zum Fluss hinunter und suchte sein Boot unter den Bäumen. Sie wollte immer "
-    "wissen, warum die Leute in dieser Stadt niemals ihre Fenster öffnen.",
-    "cmn": "那个老人慢慢走到河边，在树下寻找他的小船。她一直想知道为什么这个城市的人从来不打开他们的窗户。",
+    "wissen, warum die Leute in dieser Stadt niemals ihre Fenster öffnen. Alle Menschen sind frei und gleich an Würde "
+    "und Rechten geboren. Sie sind mit Vernunft und Gewissen begabt und sollen einander im Geiste der Brüderlichkeit "
+    "begegnen.",
+    "cmn": "那个老人慢慢走到河边，在树下寻找他的小船。她一直想知道为什么这个城市的人从来不打开他们的窗户。"
+    "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
     "es": "El viejo bajó despacio hasta el río y buscó su barca entre los árboles. Ella siempre quiso saber por qué "
-    "la gente de esta ciudad nunca abre sus ventanas.",
+    "la gente de esta ciudad nunca abre sus ventanas. Todos los seres humanos nacen libres e iguales en dignidad y "
+    "derechos y, dotados como están de razón y conciencia, deben comportarse fraternalmente los unos con los otros.",
     "fr-fr": "Le vieil homme descendit lentement vers la rivière et chercha son bateau parmi les arbres. Elle a "
-    "toujours voulu savoir pourquoi les gens de cette ville n'ouvrent jamais leurs fenêtres.",
+    "toujours voulu savoir pourquoi les gens de cette ville n'ouvrent jamais leurs fenêtres. Tous les êtres humains "
+    "naissent libres et égaux en dignité et en droits. Ils sont doués de raison et de conscience et doivent agir les "
+    "uns envers les autres dans un esprit de fraternité.",
 }
 MAX_LAG = 5
 HOLDOUT = 0.2
@@ -115,18 +123,18 @@ def pretend(opening: Tensor, fps: float) -> Any:
     return SimpleNamespace(head=model, motion=motion, source=source, speech={}, field=None)
 
 
-def measure(path: Path, person: Any | None = None) -> dict[str, Any]:
+def measure(path: Path) -> dict[str, Any]:
     """All figures of one clip."""
     clip = media.probe(path)
     sound = media.sound(path)
     seen = lip_opening(path)
     use = audio.activity(sound, clip.fps, len(seen)) > 0.5
-    made = person or pretend(seen, clip.fps)
+    made = pretend(seen, clip.fps)
     gap = opening_weights(made.head)
     voice = general_voice(made)
     hidden = at_pictures(hidden_states(voice.net, audio.log_mel(sound)), clip.fps, len(seen))
     general = voice.expressions(hidden) @ gap
-    own = SimpleNamespace(
+    own: Any = SimpleNamespace(
         head=made.head, motion=made.motion, source=made.source, speech=fit_speech(made, sound), field=None
     )
     learned = voice_of(own)
@@ -393,7 +401,7 @@ def main() -> None:
 
         person = Avatar.load(args.avatar)
     result = {
-        "clips": [measure(path, person) for path in args.clips],
+        "clips": [measure(path) for path in args.clips],
         "sounds": languages(args.sounds),
         "made_up": made_up(),
         "foreign": foreign(),

@@ -381,8 +381,8 @@ _GRID_HZ = 400
 
 
 def _base(symbol: str) -> str:
-    """The letters of an IPA symbol: no stress, length, tone or diacritic."""
-    plain = unicodedata.normalize("NFD", symbol.replace("ʰ", ""))
+    """The letters of an IPA symbol, without marks; French an and on are as round as they are spoken (Carignan 2014)."""
+    plain = unicodedata.normalize("NFD", symbol.replace("ʰ", "")).replace("ɑ\u0303", "ɒ").replace("ɔ\u0303", "o")
     return "".join(c for c in plain if c.isalpha() and unicodedata.category(c) != "Lm")
 
 

@@ -128,6 +128,8 @@ def test_rounding_draws_the_lips_together() -> None:
 
     wide, o, u, w = (gap(s) for s in ("ˈɑː", "ˈoː", "ˈuː", "w"))
     assert wide > 2 * o > 3 * u and u > 2 * w and w < 0.05 * wide
+    an, on = (gap(f"ˈ{s}\u0303") for s in "ɑɔ")  # as in French
+    assert on == pytest.approx(o, abs=1e-3) and o < an < 0.8 * wide
 
 
 def test_rounding_spreads_to_neighbours_and_k_leaves_the_lips_alone() -> None:

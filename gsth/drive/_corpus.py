@@ -86,6 +86,10 @@ HELD_OUT = frozenset(("f4", "m5", "Annie", "david", "klatt4", "sandro"))
 """Voice variants that training never hears; validation and tests use them."""
 
 
+_DRY = 0.6
+"""Share of crops that ``augmented`` leaves without a room."""
+_EARLY, _TAIL = 2, 50
+"""Columns from which a room's sound counts as late, and for which it is heard: half a second."""
 _LOWER, _HIGHER = (0.55, 0.7, 0.85, 1.0, 1.0, 1.15), (0.8, 1.0, 1.2, 1.4, 1.7)
 """Factors on their pitch: the neural ones are high and soon sound unnatural above, Flite's are mostly men's."""
 
@@ -240,12 +244,31 @@ def stretched(features: Tensor, factor: Tensor | float) -> Tensor:
     return features.gather(-1, index) * (1 - part) + features.gather(-1, index + 1) * part
 
 
+def reverberant(log: Tensor, seconds: Tensor, late: Tensor) -> Tensor:
+    """Log mel power [b c 64] as heard in rooms.
+
+    Late sound has no phase in common with the direct one, so powers add (Polack's model).
+
+    Args:
+        log: At 100 Hz.
+        seconds: In which the room's sound falls by 60 dB, [b 1 1].
+        late: Logarithm of its power over that of the direct sound, [b 1 1].
+    """
+    time = torch.arange(_TAIL)
+    tail = torch.exp(-6 * np.log(10) / audio.COLUMNS_HZ / seconds[..., 0] * time) * (time >= _EARLY)
+    tail = tail / tail.sum(1, keepdim=True) * torch.exp(late[..., 0])
+    power = torch.exp(log).transpose(1, 2)
+    size = power.shape[2] + _TAIL
+    heard = torch.fft.irfft(torch.fft.rfft(power, size) * torch.fft.rfft(tail, size)[:, None], size)
+    return torch.log(power + heard[..., : power.shape[2]].clamp_min(0)).transpose(1, 2)
+
+
 def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
     """A batch [b c 64] as other people, rooms and microphones would give it.
 
     Level +-5 dB, a smooth random colouring over the bands (microphone, voice), a vocal tract up to a quarter longer or
-    shorter (men's to children's), steady noise 8 to 50 dB below the speech, and bands that are missing (SpecAugment,
-    Park et al. 2019).
+    two fifths shorter (men's to children's; synthetic voices are mostly men's), a room for some, steady noise 8 to
+    50 dB below the speech, and bands that are missing (SpecAugment, Park et al. 2019).
     """
     batch, _, bands = features.shape
 
@@ -257,7 +280,9 @@ def augmented(features: Tensor, generator: torch.Generator) -> Tensor:
         values = torch.randn(batch, 1, knots, generator=generator)
         return torch.nn.functional.interpolate(values, bands, mode="linear", align_corners=True)
 
-    log = stretched(features, torch.exp(uniform(-0.22, 0.22))) * audio._SPREAD + audio._CENTRE
+    log = stretched(features, torch.exp(uniform(-0.5, 0.22))) * audio._SPREAD + audio._CENTRE
+    dry = uniform(0.0, 1.0) < _DRY
+    log = torch.where(dry, log, reverberant(log, uniform(0.2, 0.9), uniform(-7.0, 0.7)))
     log = log + smooth(7) * uniform(0.0, 2.0) + uniform(-1.15, 1.15)
     floor = 1.5 * smooth(5) - uniform(3.0, 11.0) - 3.0
     flicker = torch.randn(features.shape, generator=generator) * 0.5

@@ -45,7 +45,7 @@ _SURE = 2.33
 """Standard errors by which the best of some openings must be better: one chance in a hundred each of being wrong."""
 _MOVES = 0.02
 """An expression with a smaller standard deviation is at rest."""
-_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
+_PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, math.inf)
 """Candidates for the pull towards the prior, in units of the number of frames; inf is the prior itself."""
 _SPAN = (0.5, 2.0)
 """Limits of the factor between the person's mouth opening and the prior's."""

@@ -43,6 +43,20 @@ def test_a_longer_vocal_tract_lowers_what_resonates() -> None:
             assert float(centres[found]) == pytest.approx(float(centres[band]) / factor, rel=0.05), (band, factor)
 
 
+def test_a_room_adds_the_power_of_its_tail() -> None:
+    log = torch.full((2, 160, 4), -12.0)
+    log[:, 20, 1], log[:, 60, 2] = 0.0, 3.0
+    seconds, late = torch.tensor([0.3, 0.6]).reshape(2, 1, 1), torch.tensor([0.0, -2.0]).reshape(2, 1, 1)
+    heard = _corpus.reverberant(log, seconds, late).exp() - log.exp()
+    for i in range(2):
+        for band, at, power in ((1, 20, 1.0), (2, 60, float(torch.tensor(3.0).exp()))):
+            tail = heard[i, at + _corpus._EARLY : at + _corpus._TAIL, band]
+            assert float(tail.sum()) == pytest.approx(power * float(late[i].exp()), rel=0.02)
+            fallen = 10 * float(torch.log10(tail[0] / tail[10]))  # 0.1 s later
+            assert fallen == pytest.approx(60 * 0.1 / float(seconds[i]), rel=0.05)
+            assert float(heard[i, : at + _corpus._EARLY, band].abs().max()) < 1e-4 * power  # nothing before it is heard
+
+
 def test_augmented_features_stay_features(examples) -> None:
     batch = torch.stack([e.features[:200] for e in examples])
     one, two = (_corpus.augmented(batch, torch.Generator().manual_seed(5)) for _ in range(2))
@@ -60,7 +74,38 @@ def test_a_net_learns_and_is_scored(examples) -> None:
     after, before = (train_prior.scores(n, examples) for n in (net, fresh))
     assert after["opening_correlation"] > before["opening_correlation"] + 0.1
     assert after["opening_in_other_tracts"] > before["opening_in_other_tracts"] + 0.1
+    assert 0.5 < after["opening_spread"] < 1.2
     assert after["mean_absolute_error"] < 0.5 * before["mean_absolute_error"]
+
+
+def test_a_net_that_is_unsure_is_paid_for_moving_as_far_as_the_truth() -> None:
+    random = torch.Generator().manual_seed(3)
+    known, unknown = torch.randn(2, 6, 400, 20, generator=random)
+    still = torch.zeros(20).index_fill_(0, torch.tensor([4]), 1.0)
+    wanted = (known + unknown) * (1 - still)  # one curve never moves
+    scale = wanted.std((0, 1)) + 0.03
+    gains = torch.linspace(0.8, 1.6, 81)
+
+    def best(spread: float) -> float:
+        recipe = replace(train_prior.Recipe(), spread=spread, velocity=0.0)
+        return float(
+            gains[
+                torch.stack([train_prior.loss(known * g * (1 - still), wanted, scale, recipe) for g in gains]).argmin()
+            ]
+        )
+
+    # Of what moves, the net knows half: squared errors want that half and no more, 1 / sqrt(2) of the true spread.
+    assert best(0.0) == pytest.approx(1.0, abs=0.03)
+    assert 1.15 < best(train_prior.Recipe().spread) < 2**0.5
+
+
+def test_what_goes_on_keeps_a_share_of_what_it_went_on_from(examples) -> None:
+    start = train_prior.SpeechNet()
+    recipe = replace(train_prior.Recipe(), steps=2, batch=2, crop_s=1.2)
+    nets = [train_prior.fit(examples, replace(recipe, kept=k), lambda *_: None, start) for k in (0.0, 0.3, 1.0)]
+    new, mixed, old = (n.state_dict()["head.weight"] for n in nets)
+    assert torch.equal(old, start.state_dict()["head.weight"]) and not torch.equal(new, old)
+    assert torch.allclose(mixed, 0.7 * new + 0.3 * old, atol=1e-6)
 
 
 def test_groups_of_voices_are_read() -> None:
