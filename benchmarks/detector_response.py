@@ -1,6 +1,7 @@
 """What MediaPipe makes of the built-in head: draws many actors, detects, fits the linear response, scores it on others.
 
-    python benchmarks/detector_response.py          # table; with --write also the asset that tracking uses
+    python benchmarks/detector_response.py --write who      # table, and the response that the landmark fit uses
+    python benchmarks/detector_response.py --actors 16 --each 30 --write plain      # that of all else
 
 Each detected landmark is explained as the head's own, plus an offset on the surface and one more for every expression,
 identity coefficient and view (``gsth/track/_response.py``). A quarter of the actors is kept out of the fit and scored.
@@ -26,15 +27,22 @@ from gsth.track._rig import LOOK_RAD, LandmarkRig
 from gsth.track.detectors.builtin import solutions
 from gsth.types import Cameras, Motion
 
-SIZE, SHOTS, SEED = 384, 10, 5
+SIZE, SEED = 384, 5
 LOOKS = ("ash", "umber", "sand", "rose")
 TURN_RAD = tuple(math.radians(a) for a in (13, 35, 8))
 FOCAL = (1.5, 3.0)
 """Range of the focal length in picture heights; the distance goes with it."""
-OFFSET_SD, RESPONSE_SD, VIEW_SD = 0.005, 0.002, 0.006
-"""Priors of the offset, and of the response to each expression at full activation and to each of the views, m."""
-IDENTITY_SHARE = 0.36
-"""Prior of the response to identity, as a share of how far identity moves what lies around the landmark."""
+OFFSET_SD = 0.005
+"""Prior of the offset, m."""
+WAYS = {
+    "offsets": (0.0, 0.0, 0.0),
+    "and expressions": (0.004, 0.0, 0.0),
+    "and views": (0.002, 0.006, 0.0),
+    "and identity": (0.002, 0.006, 0.36),
+}
+"""Priors of the responses, 0 for none: to each expression at full activation and to each of the views, m, and to
+identity, as a share of how far identity moves what lies around the landmark."""
+ASSETS = {"plain": (_response.PLAIN, "and expressions"), "who": (_response.WHO, "and identity")}
 NEAR, FAR, FAR_SHARE = 0.006, 0.03, 0.3
 """Around: the widths of a narrow and a wide Gaussian, m, and the weight of the wide one."""
 OUTLIER_PCT, LOST_PCT = 3.0, 8.0
@@ -67,12 +75,12 @@ class Shots:
         return Shots(**{name: value[rows] for name, value in vars(self).items()})
 
 
-def performance(actor: synth.Actor, rng: np.random.Generator) -> tuple[Motion, Cameras]:
+def performance(actor: synth.Actor, shots: int, rng: np.random.Generator) -> tuple[Motion, Cameras]:
     """Random moments of the actor's speech with up to three more actions, another turn and gaze; another lens."""
     model, said = actor.head, actor.truth.motion
     names = model.expression_names
-    picked = torch.from_numpy(rng.integers(0, len(said), SHOTS))
-    expr = said.expr[picked] * torch.from_numpy(rng.random(SHOTS) > 0.3).float()[:, None]
+    picked = torch.from_numpy(rng.integers(0, len(said), shots))
+    expr = said.expr[picked] * torch.from_numpy(rng.random(shots) > 0.3).float()[:, None]
     usable = [n for n in names if not n.startswith(("eyeLook", "tongue"))]
     for row in expr:
         for name in rng.choice(usable, rng.integers(1, 4), replace=False):
@@ -80,17 +88,17 @@ def performance(actor: synth.Actor, rng: np.random.Generator) -> tuple[Motion, C
             row[names.index(name)] = amount = rng.uniform(0.2, 1)
             if rng.random() < 0.7:
                 row[names.index(other)] = amount
-    turn = torch.from_numpy(rng.uniform(-1, 1, (SHOTS, 3)) * TURN_RAD).float()
-    gaze = torch.from_numpy(rng.uniform(-1, 1, (SHOTS, 2)) * (0.2, 0.3)).float() - 0.5 * turn[:, :2]
+    turn = torch.from_numpy(rng.uniform(-1, 1, (shots, 3)) * TURN_RAD).float()
+    gaze = torch.from_numpy(rng.uniform(-1, 1, (shots, 2)) * (0.2, 0.3)).float() - 0.5 * turn[:, :2]
     down, right = gaze.unbind(1)
     for side, inward in (("Left", right), ("Right", -right)):
         amounts = zip(("Up", "Down", "In", "Out"), (-down, down, inward, -inward), LOOK_RAD, strict=True)
         for way, amount, full in amounts:
             expr[:, names.index(f"eyeLook{way}{side}")] = (amount / full).clamp(0, 1)
     neck = rng.uniform(0.3, 0.55)
-    joints = math3d.quat_identity(SHOTS, 5)
+    joints = math3d.quat_identity(shots, 5)
     joints[:, 1], joints[:, 2] = (math3d.rotvec_to_quat(share * turn) for share in (neck, 1 - neck))
-    joints[:, 3] = joints[:, 4] = math3d.rotvec_to_quat(torch.cat((gaze, torch.zeros(SHOTS, 1)), 1))
+    joints[:, 3] = joints[:, 4] = math3d.rotvec_to_quat(torch.cat((gaze, torch.zeros(shots, 1)), 1))
     focal = rng.uniform(*FOCAL)
     was = float(actor.truth.cameras.Ks[0, 0, 0]) / SIZE
     place = said.T_world_head[picked].clone()
@@ -101,20 +109,20 @@ def performance(actor: synth.Actor, rng: np.random.Generator) -> tuple[Motion, C
     )
 
 
-def shoot(count: int, folder: Path | None) -> Iterator[Shots]:
-    """Draw and detect, one actor after the other; what lies in the folder is taken from there."""
+def shoot(count: int, each: int, folder: Path | None) -> Iterator[Shots]:
+    """Draw and detect ``each`` moments of one actor after the other; what lies in the folder is taken from there."""
     with solutions().face_mesh.FaceMesh(max_num_faces=1, refine_landmarks=True) as mesh:
         for k in range(count):
             config = synth.SynthConfig(seed=100 + k, look=LOOKS[k % len(LOOKS)], seconds=20, size=SIZE)
             actor = synth.actor(config)
-            motion, cameras = performance(actor, np.random.default_rng((SEED, k)))
+            motion, cameras = performance(actor, each, np.random.default_rng((SEED, k)))
             actor = replace(actor, truth=replace(actor.truth, motion=motion, cameras=cameras))
             file = None if folder is None else folder / f"{k}.npy"
             if file is not None and file.is_file():
                 points = np.load(file)
             else:
-                points = np.full((SHOTS, _points.COUNT, 2), np.nan, np.float32)
-                for i in range(SHOTS):
+                points = np.full((each, _points.COUNT, 2), np.nan, np.float32)
+                for i in range(each):
                     picture = actor.frame(i)
                     # as in a video, the detector settles on its last answer
                     faces = [mesh.process(picture).multi_face_landmarks for _ in range(3)][-1]
@@ -152,7 +160,7 @@ def compared(number: int, detected: Tensor, actor: synth.Actor) -> Shots:
     return shots.take(rows)
 
 
-def spreads(model: HeadModel, which: tuple[bool, bool, bool]) -> Iterator[Tensor]:
+def spreads(model: HeadModel, way: tuple[float, float, float]) -> Iterator[Tensor]:
     """For each landmark, directions in which it may respond [1 + e + 5 + s, r], each to its standard deviation, m.
 
     The detector takes a long nose for a shorter one: it answers to what identity does around a landmark. So these
@@ -160,23 +168,23 @@ def spreads(model: HeadModel, which: tuple[bool, bool, bool]) -> Iterator[Tensor
 
     Args:
         model: The landmarks.
-        which: Whether expressions, views and identity have any part.
+        way: One of ``WAYS``.
     """
     places, moved = model.template[: _points.COUNT], model.shape_basis[:, : _points.COUNT]
     apart = torch.cdist(places, places).square()
     narrow, wide = (torch.softmax(-0.5 * apart / width**2, 1) for width in (NEAR, FAR))
-    sizes = (OFFSET_SD, *(RESPONSE_SD * which[0],) * len(model.expr_basis), *(VIEW_SD * which[1],) * _response.VIEWS)
+    sizes = (OFFSET_SD, *(way[0],) * len(model.expr_basis), *(way[1],) * _response.VIEWS)
     fixed = torch.diag(torch.tensor(sizes))[:, torch.tensor(sizes) > 0]
     for weight in narrow + FAR_SHARE * wide:
         value, axes = torch.linalg.eigh(torch.einsum("l,slc,tlc->st", weight, moved, moved))
         used = value > 1e-4 * value[-1]
-        yield torch.block_diag(fixed, IDENTITY_SHARE * which[2] * axes[:, used] * value[used].sqrt())
+        yield torch.block_diag(fixed, way[2] * axes[:, used] * value[used].sqrt())
 
 
-def response(shots: Shots, model: HeadModel, which: tuple[bool, bool, bool]) -> Tensor:
+def response(shots: Shots, model: HeadModel, way: tuple[float, float, float]) -> Tensor:
     """Offset and responses [478 1 + e + 5 + s 3], m: robust ridge regression, each landmark by itself."""
     out = torch.zeros(_points.COUNT, shots.known.shape[1], 3)
-    for i, spread in enumerate(spreads(model, which)):
+    for i, spread in enumerate(spreads(model, way)):
         rows = (shots.slope[:, i, :, None] * (shots.known @ spread)[:, None, :, None]).flatten(2)
         trust, away = torch.ones(len(rows)), shots.away[:, i]
         for _ in range(3):
@@ -201,38 +209,36 @@ def main() -> None:
     """Draw, fit, score, and write where asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--actors", type=int, default=120)
+    parser.add_argument("--each", type=int, default=10, help="moments of each actor")
     parser.add_argument("--shots", type=Path, help="folder that keeps the detections")
-    parser.add_argument("--write", action="store_true", help="fit on all actors and write the asset")
+    parser.add_argument("--write", choices=list(ASSETS), help="fit on all actors and write this asset")
     args = parser.parse_args()
     torch.set_grad_enabled(False)
-    made = list(shoot(args.actors, args.shots))
+    made = list(shoot(args.actors, args.each, args.shots))
     shots = Shots(**{name: torch.cat([getattr(m, name) for m in made]) for name in vars(made[0])})
     kept, model = shots.actor % 4 != 0, bare(head.load())
     learned, unseen = shots.take(kept), shots.take(~kept)
-    ways = {
-        "offsets": (False, False, False),
-        "and expressions": (True, False, False),
-        "and views": (True, True, False),
-        "and identity": (True, True, True),
-    }
     fields = {"embedding alone": torch.zeros(_points.COUNT, shots.known.shape[1], 3)}
-    fields |= {name: response(learned, model, which) for name, which in ways.items()}
+    fields |= {name: response(learned, model, way) for name, way in WAYS.items()}
     for title, constant in (("left on other actors, %", False), ("of it constant on an actor", True)):
         print(f"{title:<32}" + "".join(f"{name:>9}" for name in GROUPS))
         for name, field in fields.items():
             print(f"{name:<32}" + "".join(f"{e:>9.2f}" for e in errors(unseen, field, constant).values()))
     if args.write:
-        e = len(model.expr_basis)
-        final = response(shots, model, (True, True, True)).transpose(0, 1).numpy().astype(np.float16)
-        offsets, expressions, views, identity = np.split(final, (1, 1 + e, 1 + e + _response.VIEWS))
-        np.savez_compressed(
-            _response.ASSET,
-            topology=_response.topology_of(head.load()),
-            offsets=offsets[0],
-            expressions=expressions,
-            identity=identity,
-            views=views,
-        )
+        file, way = ASSETS[args.write]
+        write(_response.ASSETS / file, response(shots, model, WAYS[way]), len(model.expr_basis), WAYS[way])
+
+
+def write(path: Path, fields: Tensor, expressions: int, way: tuple[float, float, float]) -> None:
+    """The asset with what the way has of the fields [478 1 + e + 5 + s 3]."""
+    ends = (1, 1 + expressions, 1 + expressions + _response.VIEWS)
+    parts = np.split(fields.transpose(0, 1).numpy().astype(np.float16), ends)
+    named = {"offsets": parts[0][0], "expressions": parts[1]}
+    if way[1]:
+        named["views"] = parts[2]
+    if way[2]:
+        named["identity"] = parts[3]
+    np.savez_compressed(path, topology=np.array(_response.topology_of(head.load())), **named)
 
 
 if __name__ == "__main__":
