@@ -75,8 +75,10 @@ JUMP = 2.0
 """From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
 SPARSE = 2.5
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
-IDENTITY, FOCAL = 20.0, 8.0
-"""Weight of the priors of each identity coefficient and of log focal length against the pixels."""
+IDENTITY, FOCAL = 20.0, 4000.0
+"""Weight of the priors of each identity coefficient and of log focal length against the pixels.
+
+The focal length hardly leaves the fit's: films do not tell it, and landmarks would shorten it without end."""
 CELLS, BEHIND = 48, 0.02
 """Visibility: a point counts if it lies at most so far, m, behind the nearest point in its cell of a coarse grid."""
 GRAZING, FACING = 0.15, 0.5
