@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -105,6 +105,12 @@ class Actor:
     @cached_property
     def _strands(self) -> _synth_hair.Strands:
         return _synth_hair.grow(self.head, self._surface, self.config.seed)
+
+    def moving(self, motion: Motion) -> Actor:
+        """The same person with the same sound, moving otherwise (as many frames)."""
+        K = self.truth.cameras.Ks[0]
+        points = math3d.project(_landmarks(self.head, self.truth.identity, motion), K)
+        return replace(self, truth=replace(self.truth, motion=motion, landmarks_px=points))
 
     def prepare(self) -> None:
         """Paint the surface and grow the hair now, instead of with the first frame."""
@@ -235,10 +241,14 @@ def film(config: SynthConfig, out: Path) -> Iterator[Event]:
     Raises:
         InputError: As ``actor``; or ``out`` is not an .mp4.
     """
+    yield from shoot(actor(config), out)
+
+
+def shoot(made: Actor, out: Path) -> Iterator[Event]:
+    """``film`` of an actor who is made already, for instance one who was given another motion (``Actor.moving``)."""
     if out.suffix.lower() != ".mp4":
         raise InputError(f"{out}: the actor's clip is written as .mp4, give it that ending")
-    made = actor(config)
-    artifacts.save(made.truth, truth_folder(out), config=config)
+    artifacts.save(made.truth, truth_folder(out), config=made.config)
     yield Saved(truth_folder(out))
     total = len(made.truth.motion)
     events: SimpleQueue[Event | None] = SimpleQueue()
@@ -254,7 +264,7 @@ def film(config: SynthConfig, out: Path) -> Iterator[Event]:
     # The writer pulls the pictures in a thread of its own, so that events come while it works.
     with ThreadPoolExecutor(1) as pool:
         tags = _lens_tags(made.truth.cameras)
-        job = pool.submit(media.write_video, out, pictures(), config.fps, made.sound, made.sound_rate, tags=tags)
+        job = pool.submit(media.write_video, out, pictures(), made.config.fps, made.sound, made.sound_rate, tags=tags)
         job.add_done_callback(lambda _: events.put(None))
         try:
             while (event := events.get()) is not None:
@@ -262,7 +272,7 @@ def film(config: SynthConfig, out: Path) -> Iterator[Event]:
         finally:
             abandoned = True
     job.result()
-    yield Done(out, {"frames": float(total), "seconds": total / config.fps})
+    yield Done(out, {"frames": float(total), "seconds": total / made.config.fps})
 
 
 def _drawn(made: Actor) -> Iterator[np.ndarray]:

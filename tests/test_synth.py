@@ -43,6 +43,18 @@ def test_actor_is_deterministic(small: synth.Actor) -> None:
     assert np.array_equal(again.frame(3), small.frame(3))
 
 
+def test_another_motion_takes_the_truth_along(small: synth.Actor) -> None:
+    motion, smile = small.truth.motion, small.head.expression_names.index("mouthSmileLeft")
+    expr = motion.expr.clone()
+    expr[:, smile] = 0.8
+    other = small.moving(motion.replace(expr=expr))
+    points = small.head.landmarks(small.shaped.posed(other.truth.motion).verts)
+    assert torch.allclose(other.truth.landmarks_px, project(points, other.truth.cameras.Ks[0]), atol=1e-2)
+    away = (other.truth.landmarks_px - small.truth.landmarks_px)[3].norm(dim=1)
+    assert away[291] > 0.5 > 0.05 > away[61]  # the left corner of the mouth, and the right one
+    assert not np.array_equal(other.frame(3), small.frame(3)) and np.array_equal(other.sound, small.sound)
+
+
 def test_another_seed_is_another_person(small: synth.Actor) -> None:
     other = synth.actor(synth.SynthConfig(seconds=0.6, size=96, seed=SMALL.seed + 1))
     assert not torch.allclose(other.truth.identity.shape, small.truth.identity.shape)

@@ -19,7 +19,7 @@ from gsth import math3d
 from gsth.track import _points
 from gsth.track._fit import NECK_SHARE, SPARSE, Fit, Observed, Stage, Weights
 from gsth.track._landmarks import Person
-from gsth.track._rig import Pose, landmark_weights
+from gsth.track._rig import LandmarkRig, Pose, landmark_weights
 from gsth.track.detectors import builtin
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class LiveFace:
             frame_side=max(width, height),
             fps=self._fps,
         )
-        fit = Fit(self._head, observed, t)
+        fit = Fit(self._head, observed, t, LandmarkRig.of(self._head))
         for _ in fit.run(_STAGES):
             pass
         self._prepare(fit)

@@ -10,7 +10,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gsth import math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel
 from gsth.track import _points, _start
@@ -23,6 +22,8 @@ RATES = {
     "shape": 0.05, "offsets": 0.0003, "log_focal": 0.01,
 }  # fmt: skip
 """Adam step sizes: rad, m, rad, rad, rad, activation, coefficient, m, log px."""
+SELF_TURN_RATE = 0.015
+"""That of ``root``, rad, where faces turn about themselves: place need not follow, so steps may be larger."""
 SOFT = 0.4
 """Residuals below this, % of the inter-ocular distance, count squared, larger ones linearly (Charbonnier 1994)."""
 SHOULDER_EXACT = 0.1
@@ -199,17 +200,19 @@ class Adam:
 class Fit:
     """The optimisation; ``run`` streams its progress and leaves the outcome in ``result``."""
 
-    def __init__(self, head: HeadModel, observed: Observed, train_frames: int) -> None:
+    def __init__(self, head: HeadModel, observed: Observed, train_frames: int, rig: LandmarkRig | None = None) -> None:
         self.head, self.observed, self.train_frames = head, observed, train_frames
-        self.rig = LandmarkRig.of(head)
+        self.rig = rig or LandmarkRig.of(head, who=True)
         self.shape = torch.zeros(head.shape_basis.shape[0])
         self.offsets = torch.zeros(_points.COUNT, 3)
         self.log_focal = torch.tensor(observed.focal).log()
-        resting = Pose.at(math3d.quat_identity(1), torch.zeros(1, 3), len(head.expression_names))
-        neutral = self.rig.points(resting, self.shape, self.offsets)[0, : _points.COUNT]
+        neutral = self.rig.model.template[: _points.COUNT]
         self._rigid = _rigid_fields(neutral)
-        start = _start.rigid_poses(neutral, observed.points, observed.focal, observed.principal)
-        self.pose = Pose.at(*start, len(head.expression_names))
+        start = _start.rigid_poses(self.rig, observed.points, observed.focal, observed.principal)
+        # about the torso's origin, a turn and the slide of the points that it brings would take each other back
+        slides = self.rig.seen_from is not None
+        self.pose = Pose.at(*start, len(head.expression_names), neutral.mean(0) if slides else None)
+        self._rates = RATES | ({"root": SELF_TURN_RATE} if slides else {})
         self._sparse = torch.tensor([sparsity(n) for n in head.expression_names])
 
     @property
@@ -247,7 +250,7 @@ class Fit:
         shared: dict[str, Tensor] = {n: getattr(self, n) for n in moves if n in ("shape", "offsets", "log_focal")}
         start = shared | {n: getattr(pose, n) for n in moves if n not in shared}
         wanted = self._wanted(observed, stage.weights)
-        adam = Adam(start, {n: RATES[n] for n in start}, stage.steps)
+        adam = Adam(start, {n: self._rates[n] for n in start}, stage.steps)
         for _ in range(stage.steps):
             self._install(pose, shared, adam.values())
             loss = self._loss(pose, observed, wanted, stage)

@@ -63,7 +63,7 @@ NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
 OUTLIER = 0.08
 """Residual from which on a pixel counts little towards the texture (Geman-McClure)."""
-LANDMARK_PCT = 3.2
+LANDMARK_PCT = 2.8
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
@@ -75,8 +75,10 @@ JUMP = 2.0
 """From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
 SPARSE = 2.5
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
-IDENTITY, FOCAL = 20.0, 8.0
-"""Weight of the priors of each identity coefficient and of log focal length against the pixels."""
+IDENTITY, FOCAL = 20.0, 4000.0
+"""Weight of the priors of each identity coefficient and of log focal length against the pixels.
+
+The focal length hardly leaves the fit's: films do not tell it, and landmarks would shorten it without end."""
 CELLS, BEHIND = 48, 0.02
 """Visibility: a point counts if it lies at most so far, m, behind the nearest point in its cell of a coarse grid."""
 GRAZING, FACING = 0.15, 0.5
@@ -115,14 +117,14 @@ class Photometric:
     def __init__(self, fit: Fit, images: np.ndarray) -> None:
         head = fit.head
         self.head, self.wide, self.images = head, widened(head), images
-        self.observed, self.train_frames, self.offsets = fit.observed, fit.train_frames, fit.offsets
+        self.observed, self.train_frames = fit.observed, fit.train_frames
         names = head.expression_names
         self.free = torch.tensor([i for i, n in enumerate(names) if not n.startswith(("eyeLook", "tongue"))])
         self._dear = torch.tensor([sparsity(names[i]) for i in self.free])
         self.surface = Surface.of(self.wide)
         self.skin = Points.of(self.surface.model, self.free)
         self.rig = LandmarkRig.of(self.wide)
-        self.landmarks = Points.of(_gauss.with_offsets(self.rig.model, fit.offsets), self.free)
+        self.landmarks = Points.of(self.rig.model, self.free)
         self.who = torch.zeros(len(self.wide.shape_basis))
         self.who[: len(fit.shape)] = fit.shape
         self.log_focal = fit.log_focal.clone()
@@ -139,6 +141,9 @@ class Photometric:
         self._steady = torch.tensor((*steady, STEADY_GAIN, STEADY_GAIN)).square().reciprocal()
         self._importance = _points.COUNT * fit.observed.importance * fit.observed.found[:, None]
         self._cores = torch.get_num_threads()
+        # the fit's offsets belong to points that answer to identity, too; here pictures decide that
+        self.offsets = self._landmark_shift()
+        self.landmarks = Points.of(_gauss.with_offsets(self.rig.model, self.offsets), self.free)
 
     def run(self, rounds: tuple[Round, ...] = ROUNDS) -> Iterator[Event]:
         """Go through the rounds."""
@@ -191,9 +196,9 @@ class Photometric:
         return measured(seen, float(self.log_focal.exp()), identity, motion, self.offsets + shift, projected)
 
     def _landmark_shift(self) -> Tensor:
-        """What the static offsets of the landmarks [478 3] still lack, now that pictures say where the surface lies.
+        """What the static offsets of the landmarks [478 3] still lack, with the surface where it lies now.
 
-        Least squares over the keyframes, each landmark by itself; reporting needs it, identity and motion do not.
+        Least squares over the keyframes, each landmark by itself.
         """
         keys = _start.keyframes(self.observed.points, self.observed.found, self.train_frames, KEYFRAMES)
         seen, focal = self.observed.take(keys), self.log_focal.exp()

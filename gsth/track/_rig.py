@@ -12,7 +12,7 @@ from gsth import math3d
 from gsth.head import JOINTS, PARENTS, HeadModel, _lbs
 from gsth.track import _points
 from gsth.track._misfit import carried
-from gsth.track._response import as_detected
+from gsth.track._response import SKULL, as_detected, views
 from gsth.types import Identity, Motion
 
 SHOULDER = (0.165, 0.065, 0.01)
@@ -32,7 +32,10 @@ class Pose:
     root0: Tensor
     """Where the torso rotation starts from, wxyz [t 4]; constant."""
     place: Tensor
-    """Torso position, m [t 3]."""
+    """Position of ``pivot``, m [t 3]."""
+    pivot: Tensor
+    """Point of the torso's frame about which ``root`` turns, m [t 3]; constant. A face that turns about itself stays
+    where it is seen, so turn and place can be found apart; about a point below, each takes the other back."""
     neck: Tensor
     """Rotation vector [t 3]."""
     head: Tensor
@@ -43,14 +46,16 @@ class Pose:
     """Activations that are free to move [t e]; the eyeLook ones follow from ``gaze`` instead."""
 
     @classmethod
-    def at(cls, rotation: Tensor, place: Tensor, expressions: int) -> Pose:
-        """Resting faces at given rigid poses: wxyz [t 4] and m [t 3]."""
+    def at(cls, rotation: Tensor, place: Tensor, expressions: int, pivot: Tensor | None = None) -> Pose:
+        """Resting faces at given rigid poses: wxyz [t 4] and m [t 3]; they turn about ``pivot`` [3] or the origin."""
         t = len(place)
         zero = torch.zeros(t, 3)
+        about = zero if pivot is None else pivot.expand(t, 3)
         return cls(
             root=zero.clone(),
             root0=rotation.clone(),
-            place=place.clone(),
+            place=place + math3d.quat_rotate(rotation, about),
+            pivot=about.clone(),
             neck=zero.clone(),
             head=zero.clone(),
             gaze=torch.zeros(t, 2, 2),
@@ -63,7 +68,8 @@ class Pose:
 
     def torso(self) -> Tensor:
         """T_world_head [t 7]."""
-        return torch.cat((math3d.quat_mul(math3d.rotvec_to_quat(self.root), self.root0), self.place), -1)
+        turn = math3d.quat_mul(math3d.rotvec_to_quat(self.root), self.root0)
+        return torch.cat((turn, self.place - math3d.quat_rotate(turn, self.pivot)), -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +81,18 @@ class LandmarkRig:
     """Index of each expression's left-right twin (itself where it has none), [e]."""
     look: Tensor
     """Index of eyeLookUp, Down, In, Out (columns) of the left and right eye (rows), [2 4]; -1 where absent."""
+    seen_from: Tensor | None
+    """How the detector's points slide with each of ``_response.views``, model frame, m [5 480 3]; None: left out."""
 
     @classmethod
-    def of(cls, head: HeadModel) -> LandmarkRig:
+    def of(cls, head: HeadModel, who: bool = False) -> LandmarkRig:
         """Mix the vertices under each landmark, then shift them to where the detector would see them.
 
         Exact where the skinning weights of a triangle agree, as they do on a face.
+
+        Args:
+            head: The whole head model.
+            who: Let the points answer to identity and to the turn of the head, too, where it is known how.
         """
         corners = head.faces[head.landmark_faces]
         used, at = corners.unique(return_inverse=True)
@@ -101,7 +113,8 @@ class LandmarkRig:
             expr_basis=torch.einsum("lv,evc->elc", whole, part.expr_basis),
             weights=whole @ part.weights,
         )
-        return cls(as_detected(model, head), *_expression_links(head.expression_names))
+        detected, seen_from = as_detected(model, head, who)
+        return cls(detected, *_expression_links(head.expression_names), seen_from)
 
     def expressions(self, pose: Pose) -> Tensor:
         """All activations [t e], the eyeLook ones from the gaze, so that lids follow the eyes as in life."""
@@ -141,6 +154,11 @@ class LandmarkRig:
         """The expression basis by planes [e 3 v], flat [e 3v]."""
         return self.model.expr_basis.mT.flatten(1)
 
+    @cached_property
+    def _view_planes(self) -> Tensor | None:
+        """``seen_from`` by planes [5 3v]."""
+        return None if self.seen_from is None else self.seen_from.mT.flatten(1)
+
     def planes(self, pose: Pose, shape: Tensor, offsets: Tensor) -> Tensor:
         """Face points and shoulders, camera frame, m, by planes [t 3 480]; differentiable in all of the pose.
 
@@ -153,6 +171,8 @@ class LandmarkRig:
         motion = self.motion(pose, 25.0)
         rest = torch.addmm(person.rest.mT.flatten(), motion.expr, self._expr_planes)
         rot, centres = _lbs.joint_frames(person.pivots, PARENTS, motion.joints, motion.T_world_head)
+        if self._view_planes is not None:
+            rest = torch.addmm(rest, views(rot[:, SKULL], centres[:, SKULL]), self._view_planes)
         shift = centres - (rot @ person.pivots[:, :, None])[..., 0]
         return carried(rest.unflatten(1, (3, -1)), rot, shift, self.model.weights)
 

@@ -11,32 +11,51 @@ from torch import Tensor
 
 from gsth import math3d
 from gsth.track import _points
-from gsth.track._rig import Pose
+from gsth.track._response import SKULL, views
+from gsth.track._rig import LandmarkRig, Pose
 
 RIGID_POINTS = (
     *(33, 133, 263, 362, 168, 6, 197, 195, 5, 4, 1, 98, 327, 10, 151, 9, 8, 109, 338, 67, 297),
     *(50, 280, 117, 346, 123, 352, 234, 454, 127, 356, 162, 389, 21, 251),
 )
 """Points that expressions hardly move: eye corners, nose, forehead, cheek bones, temples."""
+SLIDE_ROUNDS = 3
+"""How often the slide of points and the pose are found in turn."""
 TORSO_SMOOTH_S = 0.6
 """Width of the smoothing that a first guess of the torso's position gets, s."""
 
 
-def rigid_poses(neutral: Tensor, points: Tensor, focal: float, principal: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation wxyz [t 4] and position [t 3] m of a neutral face that project best onto the points.
+def rigid_poses(rig: LandmarkRig, points: Tensor, focal: float, principal: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotation wxyz [t 4] and position [t 3] m of the mean head at rest that project best onto the points.
+
+    Where points slide with the turn of the head, they are put where they are seen at the turn found so far.
 
     Args:
-        neutral: Landmarks of the mean head, model frame, m [478 3].
+        rig: Its landmarks.
         points: Detected, px [t 478 2].
         focal: px.
         principal: px [2].
     Source: OpenCV solvePnP, SQPnP (Terzakis and Lourakis 2020), on points that expressions hardly move.
     """
-    model = neutral[list(RIGID_POINTS)].double().numpy()
+    used = list(RIGID_POINTS)
     camera = np.array(((focal, 0, principal[0]), (0, focal, principal[1]), (0, 0, 1)), np.float64)
+    model = rig.model.template[used].expand(len(points), -1, 3)
+    rotation, place = _solved(model, points[:, used], camera)
+    if rig.seen_from is None:
+        return rotation, place
+    for _ in range(SLIDE_ROUNDS):
+        turn = math3d.quat_to_mat(rotation)
+        seen = views(turn, (turn @ rig.model.pivots[SKULL]) + place)
+        slid = torch.einsum("tr,rvc->tvc", seen, rig.seen_from[:, used])
+        rotation, place = _solved(model + slid, points[:, used], camera)
+    return rotation, place
+
+
+def _solved(model: Tensor, points: Tensor, camera: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Pose of model points [t n 3] for each frame's points [t n 2]."""
     vectors, places = [], []
-    for frame in points[:, list(RIGID_POINTS)].double().numpy():
-        _, vector, place = cv2.solvePnP(model, frame, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+    for body, frame in zip(model.double().numpy(), points.double().numpy(), strict=True):
+        _, vector, place = cv2.solvePnP(np.ascontiguousarray(body), frame, camera, None, flags=cv2.SOLVEPNP_SQPNP)
         vectors.append(vector[:, 0])
         places.append(place[:, 0])
     rotation = math3d.rotvec_to_quat(torch.from_numpy(np.stack(vectors)).float())
@@ -107,6 +126,7 @@ def split_torso(pose: Pose, pivots: Tensor, train_frames: int, fps: float, neck_
     base = skull - math3d.quat_rotate(mean.expand_as(rotation), reach + pivots[1])
     calm = pose.take(torch.arange(len(rigid)))
     calm.root, calm.root0 = torch.zeros_like(pose.root), mean.expand_as(rotation).clone()
+    calm.pivot = torch.zeros_like(pose.pivot)
     calm.place, calm.neck, calm.head = smoothed(base, TORSO_SMOOTH_S * fps), neck, head
     return calm
 
