@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from gsth.serve import _room
+from gsth.serve import _visitor
 from gsth.serve._optics import Optics
 from gsth.serve._paint import Painter
-from gsth.serve._room import Visitor
 from gsth.serve._view import View
+from gsth.serve._visitor import Visitor
 from gsth.serve.session import Session
 
 
@@ -43,8 +43,8 @@ def line() -> Line:
 @pytest.fixture
 def visitor(person: Any, line: Line, monkeypatch: pytest.MonkeyPatch) -> Iterator[Visitor]:
     """Of a small page that shows a motion which plays."""
-    monkeypatch.setattr(_room, "_NO_ANSWER_S", 300.0)
-    monkeypatch.setattr(_room, "_NO_LINE_S", 300.0)
+    monkeypatch.setattr(_visitor, "_NO_ANSWER_S", 300.0)
+    monkeypatch.setattr(_visitor, "_NO_LINE_S", 300.0)
     camera = SimpleNamespace(
         position=(0.0, 0.0, -1.0),
         wxyz=(1.0, 0.0, 0.0, 0.0),
