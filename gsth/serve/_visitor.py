@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 _JPEG_QUALITY = {True: 90, False: 75}
 """Of full-size pictures, and of those that are soon replaced."""
 _LANES = 2
-"""Threads that draw for a visitor, each with its share of the cores. All cores draw a picture in a dozen short pieces of
-work, and after each they wait for the last one; where a browser uses the same cores that is long."""
+"""Threads that draw for a visitor, each with its share of the cores. All cores draw a picture in a dozen short pieces
+of work, and after each they wait for the last one; where a browser uses the same cores that is long."""
 _UNDER_WAY = 2
 """Pictures that are being drawn or on their way to the page: while one is decoded there, the next is drawn here."""
 _NO_ANSWER_S = 1.0
