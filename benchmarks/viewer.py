@@ -159,7 +159,11 @@ def main() -> None:
         **page_figures(avatar),
     }
     about = {**machine(), "threads": torch.get_num_threads(), "load_before": load, "browser_on_same_cores": True}
-    print(f"{about['cpu']}, {about['cores']} cores, {SIDE} px, the browser draws in software on the same cores")
+    about["priority"] = os.nice(0)  # Chromium raises a process of its own above a server that is raised too
+    print(
+        f"{about['cpu']}, {about['cores']} cores, {SIDE} px, the browser draws in software on the same cores, "
+        f"priority {about['priority']}"
+    )
     for name, value in rows.items():
         sign, bar = BARS.get(name, ("", None))
         print(f"{name:40} {value:9.1f}" + (f"   (bar {sign} {bar:g})" if bar is not None else ""))

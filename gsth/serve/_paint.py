@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -35,12 +36,14 @@ _SKIP = 12
 
 
 class Painter:
-    """Draws moments of a session. Not for several threads at once."""
+    """Draws moments of a session, several threads at once if need be."""
 
     def __init__(self, optics: Optics, other: Avatar | None = None) -> None:
         """Take the optics of the session's avatar, and another avatar on the same head model to compare with."""
         self.optics = optics
         self._other = other
+        self._lock = threading.Lock()
+        """Over what is kept from one picture to the next."""
         self._film: Film | None = None
         self._framed_plate: tuple[tuple[int, int], Tensor] | None = None
         self._other_splats: tuple[tuple[int, float], Splats] | None = None
@@ -58,7 +61,7 @@ class Painter:
                     at = round(style.split * width)
                     rgb[:, :at] = left[:, :at]
                     rgb[:, max(at - 1, 0) : at + 1] = 1.0
-        return (rgb.clamp(0, 1) * 255).round().byte().cpu()
+        return rgb.clamp_(0, 1).mul_(255).round_().byte().cpu()
 
     def check_compare(self, session: Session, choice: str) -> None:
         """Raises InputError where there is nothing of this kind to compare with."""
@@ -85,7 +88,7 @@ class Painter:
         plain = style.mode != "rgb"
         behind = torch.full((3,), 0.12) if plain else self._background(session, style.background, orbit, cameras)
         drawn = render.render(splats, cameras, background=behind)
-        rgb = {"alpha": _grey, "depth": _depth}.get(style.mode, lambda d: d.rgb[0])(drawn).clone()
+        rgb = {"alpha": _grey, "depth": _depth}.get(style.mode, lambda d: d.rgb[0])(drawn)
         if style.overlay == "mesh":
             assert mesh is not None
             _draw_edges(rgb, mesh, cameras, drawn)
@@ -99,14 +102,17 @@ class Painter:
         if moment.style.compare == "avatar":
             if self._other is None:
                 return None
-            if self._other_splats is None or self._other_splats[0] != moment.key:
-                self._other_splats = moment.key, self._other.pose(moment.motion)
-            return self._looked(session, self._other, self._other_splats[1], moment, (orbit, cameras))
+            with self._lock:
+                if self._other_splats is None or self._other_splats[0] != moment.key:
+                    self._other_splats = moment.key, self._other.pose(moment.motion)
+                splats = self._other_splats[1]
+            return self._looked(session, self._other, splats, moment, (orbit, cameras))
         if not session.tracked:
             return None
-        if self._film is None:
-            self._film = Film(session.avatar)
-        picture = self._film.picture(moment.frame)
+        with self._lock:
+            if self._film is None:
+                self._film = Film(session.avatar)
+            picture = self._film.picture(moment.frame)
         return None if picture is None else self._framed(picture, cameras.width, cameras.height)
 
     def _background(self, session: Session, choice: str, orbit: Orbit, cameras: Cameras) -> Tensor:
@@ -119,9 +125,10 @@ class Painter:
             return session.avatar.background()
         if not self.optics.is_home(orbit):
             return plate.mean((0, 1))
-        if self._framed_plate is None or self._framed_plate[0] != (width, height):
-            self._framed_plate = (width, height), self._framed(plate, width, height)
-        return self._framed_plate[1]
+        with self._lock:
+            if self._framed_plate is None or self._framed_plate[0] != (width, height):
+                self._framed_plate = (width, height), self._framed(plate, width, height)
+            return self._framed_plate[1]
 
     def _framed(self, crop: Tensor, width: int, height: int) -> Tensor:
         """A picture of the training crop where the training view lies, [h w 3]; its mean colour beside it."""
@@ -173,7 +180,7 @@ def tinted(splats: Splats, rgb: Tensor) -> Splats:
 
 
 def _grey(drawn: Rendered) -> Tensor:
-    return drawn.alpha[0, ..., None].expand(-1, -1, 3)
+    return drawn.alpha[0, ..., None].repeat(1, 1, 3)
 
 
 def _depth(drawn: Rendered) -> Tensor:

@@ -21,6 +21,7 @@ from gsth.serve._panel import Panel
 from gsth.serve._range import TrainedRange
 from gsth.serve._sources import kind_of
 from gsth.serve._view import View
+from gsth.serve._visitor import Visitor
 from gsth.serve.protocol import Hello, Hush, Key, Message, Player, Shown
 from gsth.serve.session import SPEEDS, TURNABLE, Session, Style
 
@@ -34,13 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_JPEG_QUALITY = {True: 90, False: 75}
-"""Of full-size pictures, and of those that are soon replaced."""
-_UNDER_WAY = 2
-"""Pictures on their way to one page: while one is decoded there, the next is drawn here."""
-_NO_ANSWER_S = 1.0
-"""A page that does not say what it shows, being in the background or on a slow line, gets a picture so often."""
-_NO_LINE_S = 0.5
 _FOLLOW_S = 0.2
 _CLOCK_S = 1.0
 _SOUNDS = 8
@@ -325,86 +319,6 @@ class Room:
             self.session.look_at(picture.orbit.position)
         if picture.full and not picture.moment.playing and (here := self._visitors.get(visitor)) is not None:
             self._link.send(visitor, t="state", state=protocol.pack_state(self.state(here)))
-
-
-class Visitor:
-    """Draws for one browser in a thread of its own."""
-
-    def __init__(self, client: viser.ClientHandle, view: View, link: Link, sent: Any) -> None:
-        """Begin to draw once the page has a line; ``sent(visitor, picture, send_ms)`` hears of every picture."""
-        self.client, self.view, self._link, self._sent = client, view, link, sent
-        self.dark = True
-        self._gone, self._linked = threading.Event(), threading.Event()
-        self._room = threading.Condition()
-        self._under_way = 0
-        client.camera.on_update(lambda _: self._look())
-        self._look()
-        self._thread = threading.Thread(target=self._serve, name=f"gsth-view-{client.client_id}", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Draw no more."""
-        self._gone.set()
-        self.view.close()
-        self.view.changed.set()
-        self._linked.set()
-        self.saw()
-        self._thread.join(timeout=5)
-
-    def arrived(self) -> None:
-        """The page has a line, maybe a new one: nothing is under way to it, and it shows nothing yet."""
-        with self._room:
-            self._under_way = 0
-            self._room.notify()
-        self._linked.set()
-        self.view.again()
-
-    def saw(self) -> None:
-        """A picture that was under way has been shown."""
-        with self._room:
-            self._under_way = max(0, self._under_way - 1)
-            self._room.notify()
-
-    def _look(self) -> None:
-        camera = self.client.camera
-        px, py, pz = map(float, camera.position)
-        w, x, y, z = map(float, camera.wxyz)
-        self.view.look(Orbit((px, py, pz), (w, x, y, z), float(camera.fov), camera.image_width, camera.image_height))
-
-    def _serve(self) -> None:
-        try:
-            while not self._gone.is_set():
-                picture = self.view.draw()
-                if picture is not None and not self._gone.is_set():
-                    start = time.perf_counter()
-                    self._linked.clear()
-                    if self._link.picture(self.client.client_id, _jpeg(picture)):
-                        self._sent(self.client.client_id, picture, 1e3 * (time.perf_counter() - start))
-                        self._await_room()
-                    else:
-                        self._linked.wait(_NO_LINE_S)
-                        self.view.again()
-                self.view.changed.wait(self.view.wait_s())
-                self.view.changed.clear()
-        except Exception as e:
-            if self._gone.is_set():
-                return
-            log.exception("drawing for visitor %d failed", self.client.client_id)
-            self.client.add_notification("Drawing failed", f"{e} Reload the page to try again.", color="red")
-
-    def _await_room(self) -> None:
-        """Let no more than ``_UNDER_WAY`` pictures be on their way: older ones would only delay the newest."""
-        with self._room:
-            self._under_way += 1
-            self._room.wait_for(lambda: self._under_way < _UNDER_WAY or self._gone.is_set(), _NO_ANSWER_S)
-
-
-def _jpeg(picture: Picture) -> bytes:
-    from PIL import Image
-
-    held = io.BytesIO()
-    Image.fromarray(picture.rgb.numpy()).save(held, "jpeg", quality=_JPEG_QUALITY[picture.full])
-    return held.getvalue()
 
 
 def _table(state: dict[str, Any], name: str) -> dict[str, Any]:

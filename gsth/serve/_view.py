@@ -62,8 +62,19 @@ class Picture:
     stats: Stats
 
 
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """A picture that is to be drawn."""
+
+    orbit: Orbit
+    moment: Moment
+    height: int
+    full: bool
+    """At the full size; otherwise a better one follows when all is at rest."""
+
+
 class View:
-    """Draws a session for one orbit camera. ``look`` from any thread; ``draw`` from one."""
+    """Draws a session for one orbit camera. From any thread: several may each draw what ``begin`` gave them."""
 
     def __init__(self, session: Session, painter: Painter, clock: Clock = time.monotonic) -> None:
         """Look at nothing yet: the first picture comes after the first ``look``."""
@@ -78,9 +89,12 @@ class View:
         self._orbit: Orbit | None = None
         self._taken: Orbit | None = None
         self._moved_at = -math.inf
-        self._shown: tuple[tuple[Orbit, tuple[int, float]], int] | None = None
-        """Content of the last picture, and its height."""
+        self._begun: tuple[tuple[Orbit, tuple[int, float]], int] | None = None
+        """Content of the newest picture that was begun, and its height."""
         self._full = False
+        """Whether that one has the full size."""
+        self._at_once = 0
+        """Pictures that are being drawn."""
         self._costs: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
         """Seconds to pose, and to draw per unit of ``_work``, of the last pictures."""
         self._sent: deque[float] = deque()
@@ -105,7 +119,8 @@ class View:
 
     def again(self) -> None:
         """Draw anew: the page has lost what it showed."""
-        self._shown = None
+        with self._lock:
+            self._begun = None
         self.changed.set()
 
     def close(self) -> None:
@@ -114,47 +129,62 @@ class View:
 
     def wait_s(self) -> float | None:
         """How long until there may be something to draw, if nothing changes before; None: for ever."""
-        shown = None if self._shown is None else self._shown[0][1]
-        tick = None if self.asleep else self._session.next_moment_s(shown)
-        if tick is not None or self._shown is None or self._full:
+        begun = self._begun
+        tick = None if self.asleep else self._session.next_moment_s(None if begun is None else begun[0][1])
+        if tick is not None or begun is None or self._full:
             return tick
         return max(0.0, self._moved_at + SETTLE_S - self._clock())
 
-    def draw(self) -> Picture | None:
-        """The next picture, or None where the page already shows all there is, or a newer camera made it stale."""
+    def begin(self) -> Sketch | None:
+        """What to draw next, or None where all there is to show is drawn already or in another thread's hands."""
         with self._lock:
             orbit = self._taken = self._orbit
-        if orbit is None or self.asleep:
-            return None
-        moment = self._session.moment()
-        moving = moment.playing or self._clock() - self._moved_at < SETTLE_S
-        full = max(MIN_SIDE, min(orbit.height, moment.style.max_height))
-        height = self._live_height(full, orbit.width / max(orbit.height, 1)) if moving else full
-        content = (orbit, moment.key)
-        if self._shown is not None and self._shown[0] == content and self._shown[1] >= height:
-            return None
+            if orbit is None or self.asleep:
+                return None
+            moment = self._session.moment()
+            moving = moment.playing or self._clock() - self._moved_at < SETTLE_S
+            full = max(MIN_SIDE, min(orbit.height, moment.style.max_height))
+            height = self._live_height(full, orbit.width / max(orbit.height, 1)) if moving else full
+            content = (orbit, moment.key)
+            if self._begun is not None and self._begun[0] == content and self._begun[1] >= height:
+                return None
+            self._begun, self._full = (content, height), height == full
+            self._at_once += 1
+        return Sketch(orbit, moment, height, self._full)
+
+    def draw(self, sketch: Sketch) -> Picture | None:
+        """Draw what ``begin`` gave; None where a newer camera has made it stale."""
+        orbit, moment = sketch.orbit, sketch.moment
         start = self._clock()
-        self._session.splats(moment)
-        pose_ms = 1e3 * (self._clock() - start)
-        rgb = self._drawn(orbit, moment, height)
-        took = self._clock() - start
-        self._costs.append((pose_ms / 1e3, (took - pose_ms / 1e3) / self._work(rgb.shape[0] * rgb.shape[1])))
+        try:
+            self._session.splats(moment)
+            pose_s = self._clock() - start
+            rgb = self._drawn(orbit, moment, sketch.height)
+            took = self._clock() - start
+        finally:
+            with self._lock:
+                at_once, self._at_once = self._at_once, self._at_once - 1
         with self._lock:
+            # Of pictures that are drawn side by side each takes longer, but they come as often.
+            work = self._work(rgb.shape[0] * rgb.shape[1])
+            self._costs.append((pose_s / at_once, (took - pose_s) / at_once / work))
             # A large picture of a place that has been left would only delay the small ones that follow.
             if self._orbit is not orbit and took > FRAME_BUDGET_S:
                 self.dropped += 1
+                if self._begun == ((orbit, moment.key), sketch.height):
+                    self._begun = None
                 return None
-        self._shown, self._full = (content, height), height == full
+            fps = self._rate()
         stats = Stats(
             splats=len(self._session.avatar.splats.face_ids),
             backend=_backend(),
             width=rgb.shape[1],
-            height=height,
-            pose_ms=pose_ms,
-            render_ms=1e3 * took - pose_ms,
-            fps=self._rate(),
+            height=sketch.height,
+            pose_ms=1e3 * pose_s,
+            render_ms=1e3 * (took - pose_s),
+            fps=fps,
         )
-        return Picture(rgb, self._full, moment, orbit, stats)
+        return Picture(rgb, sketch.full, moment, orbit, stats)
 
     def _drawn(self, orbit: Orbit, moment: Moment, height: int) -> Tensor:
         width = max(MIN_SIDE, round(height * orbit.width / max(orbit.height, 1)))

@@ -40,6 +40,8 @@ PICTURES_PER_S = 30.0
 MAX_GAZE_RAD = 0.6
 """Eyes do not turn farther from straight ahead, whatever they look at."""
 _FARTHEST_M = 1e4
+_POSES = 3
+"""Moments that are kept posed: pictures of two are drawn side by side, and another visitor may be a little behind."""
 _NEARLY_WHOLE = 0.9
 """A motion of nearly enough frames (29.97 for 30) is shown frame by frame."""
 COLOURS: Mapping[str, tuple[float, float, float]] = {
@@ -141,7 +143,7 @@ class Session:
         self._overrides: dict[str, float] = {}
         self._turns: dict[str, tuple[float, float, float]] = {}
         self._version = 0
-        self._posed: tuple[tuple[int, float], Splats] | None = None
+        self._posed: dict[tuple[int, float], Splats] = {}
 
     @property
     def style(self) -> Style:
@@ -356,10 +358,13 @@ class Session:
     def splats(self, moment: Moment) -> Splats:
         """The posed avatar; several views of one moment pose it once."""
         with self._lock:
-            if self._posed is None or self._posed[0] != moment.key:
+            posed = self._posed.get(moment.key)
+            if posed is None:
                 with torch.no_grad():
-                    self._posed = moment.key, self.avatar.pose(moment.motion)
-            return self._posed[1]
+                    posed = self._posed[moment.key] = self.avatar.pose(moment.motion)
+                for old in list(self._posed)[:-_POSES]:
+                    del self._posed[old]
+            return posed
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

@@ -245,7 +245,7 @@ def test_two_visitors_have_two_cameras_and_come_back_after_a_restart(person: Any
         until(lambda: one.inner_text("#gsth-status") == "", "the end of the trouble")
         # It loads itself anew for another server, so its first visit may be a short one.
         visitors = page.room._visitors
-        until(lambda: any(v.view._shown is not None for v in tuple(visitors.values())), "a picture for it")
+        until(lambda: any(v.view._sent for v in tuple(visitors.values())), "a picture for it")
         one.close()
 
 

@@ -10,7 +10,7 @@ from gsth import math3d, render
 from gsth.serve import _view
 from gsth.serve._optics import Optics, Orbit
 from gsth.serve._paint import Painter
-from gsth.serve._view import SETTLE_S, View
+from gsth.serve._view import SETTLE_S, Picture, View
 from gsth.serve.session import Moment, Session, Style
 from gsth.types import Splats
 
@@ -51,6 +51,12 @@ def _beside(optics: Optics, degrees: float, width: int = 96, height: int = 96) -
     eye = optics.target + math3d.quat_rotate(turn, torch.tensor(home.position) - optics.target)
     wxyz = math3d.quat_mul(turn, torch.tensor(home.wxyz))
     return dataclasses.replace(home, position=tuple(eye.tolist()), wxyz=tuple(wxyz.tolist()))
+
+
+def _drawn(view: View) -> Picture | None:
+    """What one thread alone gets."""
+    sketch = view.begin()
+    return None if sketch is None else view.draw(sketch)
 
 
 def _slow(monkeypatch: pytest.MonkeyPatch, clock: Clock, s_per_px: float) -> None:
@@ -94,7 +100,7 @@ def test_the_head_stays_at_its_place_from_every_side(optics: Optics, degrees: fl
 
 def test_the_first_picture_is_the_training_view(view: View, optics: Optics, person) -> None:
     view.look(optics.home(96, 96))
-    picture = view.draw()
+    picture = _drawn(view)
     want = render.render(person.pose(person.motion[0]), person.cameras, background=person.plate).rgb[0]
     assert picture is not None and picture.full
     assert (picture.rgb.float() / 255 - want).abs().max() < 0.01
@@ -103,7 +109,7 @@ def test_the_first_picture_is_the_training_view(view: View, optics: Optics, pers
 
 def test_a_wide_canvas_shows_the_plate_in_the_middle(view: View, optics: Optics, person) -> None:
     view.look(optics.home(192, 96))
-    rgb = view.draw().rgb.float() / 255
+    rgb = _drawn(view).rgb.float() / 255
     assert torch.allclose(rgb[2, 50], person.plate[2, 2], atol=0.01)
     assert torch.allclose(rgb[2, 140], person.plate[2, 92], atol=0.01)
     assert torch.allclose(rgb[2, 10], person.plate.mean((0, 1)), atol=0.01)
@@ -111,7 +117,7 @@ def test_a_wide_canvas_shows_the_plate_in_the_middle(view: View, optics: Optics,
 
 def test_the_plate_stands_only_in_the_training_view(view: View, optics: Optics, person) -> None:
     view.look(_beside(optics, 40))
-    rgb = view.draw().rgb.float() / 255
+    rgb = _drawn(view).rgb.float() / 255
     assert torch.allclose(rgb[1, 1], person.plate.mean((0, 1)), atol=0.01)
     assert torch.allclose(rgb[1, 94], rgb[1, 1])
 
@@ -119,19 +125,19 @@ def test_the_plate_stands_only_in_the_training_view(view: View, optics: Optics, 
 def test_a_plain_background_is_that_colour(view: View, session: Session, optics: Optics) -> None:
     session.style = Style(background="white")
     view.look(optics.home(96, 96))
-    assert view.draw().rgb[1, 1].tolist() == [255, 255, 255]
+    assert _drawn(view).rgb[1, 1].tolist() == [255, 255, 255]
 
 
 def test_nothing_is_drawn_twice(view: View, session: Session, optics: Optics) -> None:
-    assert view.draw() is None
+    assert _drawn(view) is None
     view.look(optics.home(96, 96))
-    first = view.draw()
-    assert view.draw() is None and view.wait_s() is None
+    first = _drawn(view)
+    assert _drawn(view) is None and view.wait_s() is None
     view.look(optics.home(96, 96))
-    assert view.draw() is None
+    assert _drawn(view) is None
     session.express("jawOpen", 1.0)
     assert view.changed.is_set()
-    assert not torch.equal(view.draw().rgb, first.rgb)
+    assert not torch.equal(_drawn(view).rgb, first.rgb)
 
 
 def test_small_while_the_camera_moves_full_at_rest(
@@ -139,17 +145,17 @@ def test_small_while_the_camera_moves_full_at_rest(
 ) -> None:
     _slow(monkeypatch, clock, 0.1 / 96**2)
     view.look(optics.home(96, 96))
-    assert view.draw().full
+    assert _drawn(view).full
     clock.now += 1
     view.look(_beside(optics, 5))
-    moving = view.draw()
+    moving = _drawn(view)
     assert (moving.full, moving.stats.height) == (False, 48)
-    assert view.draw() is None
+    assert _drawn(view) is None
     assert 0 < view.wait_s() < SETTLE_S
     clock.now += view.wait_s() + 1e-6
-    rest = view.draw()
+    rest = _drawn(view)
     assert rest.full and rest.stats.height == 96
-    assert view.draw() is None and view.wait_s() is None
+    assert _drawn(view) is None and view.wait_s() is None
 
 
 def test_one_hold_up_makes_no_picture_smaller(
@@ -165,7 +171,7 @@ def test_one_hold_up_makes_no_picture_smaller(
     monkeypatch.setattr(View, "_drawn", timed)
     for degrees in range(4):
         view.look(_beside(optics, degrees))
-        picture = view.draw()
+        picture = _drawn(view)
         assert picture is not None and picture.full
 
 
@@ -183,26 +189,26 @@ def test_no_picture_is_smaller_for_nothing(
     monkeypatch.setattr(Session, "splats", slow)
     _slow(monkeypatch, clock, 0.05 / 96**2)
     view.look(optics.home(96, 96))
-    view.draw()
+    _drawn(view)
     clock.now += 1
     view.look(_beside(optics, 5))
-    picture = view.draw()
+    picture = _drawn(view)
     assert picture is not None and picture.full
 
 
 def test_a_quick_renderer_draws_full_size_even_while_moving(view: View, optics: Optics, clock: Clock) -> None:
     view.look(optics.home(96, 96))
-    view.draw()
+    _drawn(view)
     view.look(_beside(optics, 5))
-    assert view.draw().full
+    assert _drawn(view).full
 
 
 def test_only_the_newest_camera_is_drawn(view: View, optics: Optics) -> None:
     for degrees in (1, 2, 3):
         view.look(_beside(optics, degrees))
     view.look(optics.home(96, 96))
-    view.draw()
-    assert view.draw() is None and view.dropped == 3
+    _drawn(view)
+    assert _drawn(view) is None and view.dropped == 3
 
 
 def test_a_slow_picture_of_a_place_already_left_is_not_shown(
@@ -218,9 +224,9 @@ def test_a_slow_picture_of_a_place_already_left_is_not_shown(
 
     monkeypatch.setattr(View, "_drawn", left_meanwhile)
     view.look(optics.home(96, 96))
-    assert view.draw() is None and view.dropped == 1
+    assert _drawn(view) is None and view.dropped == 1
     assert view.changed.is_set()
-    assert view.draw() is not None
+    assert _drawn(view) is not None
 
 
 def test_playing_waits_for_the_next_picture(view: View, session: Session, optics: Optics, clock: Clock) -> None:
@@ -228,17 +234,17 @@ def test_playing_waits_for_the_next_picture(view: View, session: Session, optics
     session.play()
     positions = []
     for _ in range(7):
-        positions.append(view.draw().moment.key[1])
+        positions.append(_drawn(view).moment.key[1])
         clock.now += view.wait_s()
     assert positions == pytest.approx([0, 5 / 6, 10 / 6, 15 / 6, 20 / 6, 25 / 6, 5])
 
 
 def test_a_page_that_lost_its_picture_gets_it_again(view: View, optics: Optics) -> None:
     view.look(optics.home(96, 96))
-    assert view.draw() is not None and view.draw() is None
+    assert _drawn(view) is not None and _drawn(view) is None
     view.changed.clear()
     view.again()
-    assert view.changed.is_set() and view.draw() is not None
+    assert view.changed.is_set() and _drawn(view) is not None
 
 
 def test_a_picture_that_took_too_long_is_followed_at_once(
@@ -246,19 +252,19 @@ def test_a_picture_that_took_too_long_is_followed_at_once(
 ) -> None:
     view.look(optics.home(96, 96))
     session.play()
-    assert view.draw() is not None
+    assert _drawn(view) is not None
     clock.now += 1.5 / 30
     assert view.wait_s() == 0
-    assert view.draw() is not None
+    assert _drawn(view) is not None
     assert view.wait_s() == pytest.approx(0.5 / 30, abs=1e-3)
 
 
 def test_the_picture_keeps_to_the_limit_and_the_canvas_shape(view: View, session: Session, optics: Optics) -> None:
     session.style = Style(max_height=50)
     view.look(optics.home(400, 200))
-    assert tuple(view.draw().rgb.shape) == (50, 100, 3)
+    assert tuple(_drawn(view).rgb.shape) == (50, 100, 3)
     view.look(dataclasses.replace(optics.home(400, 200), width=0, height=0))
-    assert min(view.draw().rgb.shape[:2]) == _view.MIN_SIDE
+    assert min(_drawn(view).rgb.shape[:2]) == _view.MIN_SIDE
 
 
 def test_rate_counts_the_last_second(view: View, session: Session, optics: Optics, clock: Clock) -> None:
@@ -266,7 +272,7 @@ def test_rate_counts_the_last_second(view: View, session: Session, optics: Optic
     for i in range(30):
         clock.now += 0.1
         session.express("jawOpen", (i + 1) / 31)
-        picture = view.draw()
+        picture = _drawn(view)
     assert picture.stats.fps == pytest.approx(11, abs=1)
 
 

@@ -94,7 +94,7 @@
   // mip levels and drawn several times, at several times the cost where there is no GPU.
   const picture = document.createElement("canvas");
   picture.id = "gsth-picture";
-  const paint = picture.getContext("bitmaprenderer");
+  const paint = picture.getContext("bitmaprenderer", { alpha: false }); // nothing behind it needs to be drawn
   let come = 0;
   let shown = 0;
 
@@ -291,7 +291,7 @@
     /* A picture for a page of another width is cut, not squeezed, until the next one comes. */
     #gsth-picture { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; z-index: -1;
       pointer-events: none; }
-    canvas[data-engine] { opacity: 0; } /* takes the pointer; nothing of ours is in its scene */
+    canvas[data-engine] { visibility: hidden; } /* nothing of ours is in its scene; what lies round it takes the pointer */
     #gsth-bar { position: fixed; left: 8px; bottom: 8px; z-index: 30; display: flex; gap: 6px; align-items: center;
       font: 15px system-ui, sans-serif; touch-action: manipulation; }
     #gsth-bar.above { bottom: 64px; }
