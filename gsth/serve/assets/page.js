@@ -291,6 +291,7 @@
     /* A picture for a page of another width is cut, not squeezed, until the next one comes. */
     #gsth-picture { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: cover; z-index: -1;
       pointer-events: none; }
+    #webgl-software-rendering { display: none; } /* viser's warning of slow drawing, which is not what draws here */
     canvas[data-engine] { visibility: hidden; } /* nothing of ours is in its scene; what lies round it takes the pointer */
     #gsth-bar { position: fixed; left: 8px; bottom: 8px; z-index: 30; display: flex; gap: 6px; align-items: center;
       font: 15px system-ui, sans-serif; touch-action: manipulation; }
