@@ -352,15 +352,24 @@ _WORN = (
 
 @pytest.mark.browser
 def test_frames_in_a_headset_leave_nothing_behind(headset: Any, light: Path, serve: Callable[[Path], str]) -> None:
-    """While a ray rests on a button; what is measured as on a screen, see test_player.py."""
-    page = headset.open(f"{serve(light)}/index.html")
-    page.evaluate("player.tuner.enabled = false")
-    page.locator("button", has_text="Enter VR").dispatch_event("click")
-    page.wait_for_function("player.headset.active && player.headset.placed && player.frame > 4")
-    hovered, *blocks = page.evaluate(f"async () => {{ {_WORN} }}")
-    assert hovered == 0
-    garbage, stays = blocks[-2:]
-    assert garbage < 12 and stays < 0.25, f"bytes of garbage, and that stay, of each frame: {blocks}"
+    """While a ray rests on a button; what is measured as on a screen, see test_player.py.
+
+    Now and then the engine gives up on compiling some function well, and boxes its numbers (35 bytes a frame) as long as
+    the page lives. What our code leaves, it leaves on every page.
+    """
+    tries = []
+    for _ in range(3):
+        page = headset.open(f"{serve(light)}/index.html")
+        page.evaluate("player.tuner.enabled = false")
+        page.locator("button", has_text="Enter VR").dispatch_event("click")
+        page.wait_for_function("player.headset.active && player.headset.placed && player.frame > 4")
+        hovered, *blocks = page.evaluate(f"async () => {{ {_WORN} }}")
+        assert hovered == 0
+        garbage, stays = blocks[-2:]
+        tries.append(blocks)
+        if garbage < 12 and stays < 0.25:
+            return
+    pytest.fail(f"bytes of garbage, and that stay, of each frame, on three pages: {tries}")
 
 
 _CONTROLLER = """
