@@ -354,7 +354,7 @@ _WORN = (
 def test_frames_in_a_headset_leave_nothing_behind(headset: Any, light: Path, serve: Callable[[Path], str]) -> None:
     """While a ray rests on a button; what is measured as on a screen, see test_player.py.
 
-    Now and then the engine gives up on compiling some function well, and boxes its numbers (35 bytes a frame) as long as
+    Now and then the engine gives up on compiling a function well, and boxes its numbers (35 bytes a frame) as long as
     the page lives. What our code leaves, it leaves on every page.
     """
     tries = []
