@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 MAX_SAMPLES = 600_000_000
 """Of one file: 3 hours of sound at 48 kHz. Time stamps can claim any length."""
-MIN_RATE = 1000
-"""Of sound, Hz; less is damage, and would be resampled into an enormous amount."""
+MIN_RATE, MAX_RATE = 1000, 1_000_000
+"""Of sound, Hz; less is damage, and would be resampled into an enormous amount, and more takes filters as long."""
 GAP_S = 0.04
 """Sound that is missing for longer than this becomes silence, so that what follows stays in time."""
 CODEC_FRAME = 4096
@@ -29,8 +29,10 @@ CODEC_FRAME = 4096
 def rate_of(container: Any, path: Path) -> int:
     """Samples a second of the first sound of a container; refuses damage."""
     stream = container.streams.audio[0]
-    if stream.codec_context is None or stream.rate < MIN_RATE:
-        raise InputError(f"{path}: its sound is damaged, of an unknown codec or below {MIN_RATE} samples a second")
+    if stream.codec_context is None or not MIN_RATE <= stream.rate <= MAX_RATE:
+        raise InputError(
+            f"{path}: its sound is damaged, of an unknown codec, or not of {MIN_RATE} to {MAX_RATE} samples a second"
+        )
     return int(stream.rate)
 
 

@@ -177,6 +177,19 @@ def test_rotation_flag_is_applied(tmp_path: Path) -> None:
     assert upright[10, 40, 0] > 200 and upright[10, 8, 0] < 30 and upright[50, 40, 0] < 30
 
 
+@pytest.mark.parametrize("rate", [10, 1_073_757_824])
+def test_sound_at_an_impossible_rate_is_refused(tmp_path: Path, rate: int) -> None:
+    import wave
+
+    with wave.open(str(tmp_path / "r.wav"), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(bytes(4000))
+    with pytest.raises(InputError, match=r"r.wav: its sound is damaged.* 1000 to 1000000 samples a second"):
+        media.sound(tmp_path / "r.wav")
+
+
 @pytest.mark.parametrize("channels", [6, 8, 33])
 def test_many_channels_are_averaged(tmp_path: Path, channels: int) -> None:
     import wave
