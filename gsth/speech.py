@@ -74,8 +74,8 @@ class NetLayout:
     steps_hz: int = 50
     delay: int = 8
     """Look-ahead in steps: a step comes out so many steps after its sound went in."""
-    dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8)
-    """Of its residual blocks."""
+    dilations: tuple[int, ...] = (1, 2, 4, 8) * 3
+    """Of its residual blocks; a network of fewer blocks has the first of them."""
     curves: tuple[str, ...] = (
         "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthSmileLeft", "mouthSmileRight",
         "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthRollLower",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -69,7 +70,7 @@ _WORDS = {
     ),
 }
 _SHARES = (4, 4, 4, 4, 4, 2)
-"""Of the languages in what espeak-ng says; natural voices speak English alone."""
+"""Of the languages in what espeak-ng says."""
 _SPELLING = {"en": "en-us en-gb en-gb-scotland en-gb-x-rp".split(), "fr": ["fr-fr"]}
 _SYLLABLE = (
     "b p m f v d t n s z l r k g h j w ch sh th st tr br pl kw".split(),
@@ -90,6 +91,10 @@ _DRY = 0.6
 """Share of crops that ``augmented`` leaves without a room."""
 _EARLY, _TAIL = 2, 50
 """Columns from which a room's sound counts as late, and for which it is heard: half a second."""
+_READ = 0.75
+"""Share of sentences that people wrote, where there are some, against words at random."""
+_ENGLISH = 0.7
+"""Share of English in what Kokoro's voices say, where they speak more."""
 _LOWER, _HIGHER = (0.55, 0.7, 0.85, 1.0, 1.0, 1.15), (0.8, 1.0, 1.2, 1.4, 1.7)
 """Factors on their pitch: the neural ones are high and soon sound unnatural above, Flite's are mostly men's."""
 
@@ -101,10 +106,15 @@ class Sources:
     variants: tuple[str, ...]
     """Voice variants of espeak-ng."""
     natural: tuple[str, ...] = ()
-    """Natural English voices: ``hibari``, ``flite:NAME``, the files of Piper voices, or of Kokoro's model with ``@``
-    behind it, whose voices are then mixed at random; one that stands there twice speaks twice as much."""
+    """Natural voices, English but for Kokoro's: ``hibari``, ``flite:NAME``, the files of Piper voices, or of Kokoro's
+    model with ``@`` behind it, whose voices of one language are then mixed at random; one that stands there twice
+    speaks twice as much."""
     natural_share: float = 0.65
     """Share of the utterances that natural voices speak, where there are some."""
+    sentences: tuple[str, ...] = ()
+    """English that somebody wrote: natural voices read it ``_READ`` of the time."""
+    unheard: tuple[str, ...] = ()
+    """Voices of Kokoro's that no mixture holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,24 +140,43 @@ def sentence(rng: random.Random, language: str) -> str:
     return " ".join(out)
 
 
+def sentences(path: Path) -> tuple[str, ...]:
+    """The sentences of an English text that are of a length to say in one breath or two."""
+    plain = re.sub(r"[^\w\s.,;:!?'-]|_|\bCHAPTER\b.*", " ", path.read_text(encoding="utf-8", errors="replace"))
+    found = (" ".join(part.split()) for part in re.split(r"(?<=[.!?;:])\s|\n\s*\n", plain))
+    return tuple(part for part in found if _SHORTEST <= len(part.split()) <= _LONGEST and not part.isupper())
+
+
+_SHORTEST, _LONGEST = 4, 20
+"""Words of a sentence that is read."""
 _natural = cache(voice.find)
 
 
-def _mixture(rng: random.Random, model: str) -> Speaker:
-    """Somebody new: Kokoro's voices are vectors, and what lies between them speaks too."""
+def _mixture(rng: random.Random, model: str, unheard: tuple[str, ...]) -> tuple[Speaker, str]:
+    """Somebody new, and the language: Kokoro's voices are vectors, and what lies between them speaks too."""
     from gsth.voice import kokoro
 
-    known = kokoro.names(Path(model))
-    return kokoro.Config(f"{model}@{'+'.join(rng.choice(known) for _ in range(3))}").build()
+    known: dict[str, list[str]] = {}
+    for name in kokoro.names(Path(model)):
+        language = kokoro.language(name).split("-")[0]
+        if language in _WORDS and name not in unheard:
+            known.setdefault(language, []).append(name)
+    foreign = [language for language, names in known.items() if language != "en" for _ in names]
+    language = rng.choice(foreign) if foreign and rng.random() > _ENGLISH else "en"
+    speaker = kokoro.Config(f"{model}@{'+'.join(rng.choice(known[language]) for _ in range(3))}").build()
+    return speaker, language
 
 
 def _said(rng: random.Random, sources: Sources) -> speech.Utterance:
     """A random sentence by a random voice, in a random manner."""
     if sources.natural and rng.random() < sources.natural_share:
         name = rng.choice(sources.natural)
-        speaker = _mixture(rng, name[:-1]) if name.endswith("@") else _natural(name)
+        mixed = name.endswith("@")
+        speaker, language = _mixture(rng, name[:-1], sources.unheard) if mixed else (_natural(name), "en")
+        read = language == "en" and sources.sentences and rng.random() < _READ
+        text = rng.choice(sources.sentences) if read else sentence(rng, language)
         pitches = _HIGHER if name.startswith("flite") else _LOWER
-        return speaker.say(sentence(rng, "en"), rng.uniform(0.8, 1.4), rng.choice(pitches))
+        return speaker.say(text, rng.uniform(0.8, 1.4), rng.choice(pitches))
     language = rng.choices(tuple(_WORDS), _SHARES)[0]
     code = f"{rng.choice(_SPELLING.get(language, [language]))}+{rng.choice(sources.variants)}"
     return speech.synthesize(sentence(rng, language), code, rng.randint(110, 215), rng.randint(5, 95))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -229,9 +230,27 @@ def unpack(arrays: Mapping[str, Tensor]) -> SpeechNet:
         RuntimeError: The arrays belong to another kind of net.
     """
     width = arrays["norm.weight"].shape[0]
-    net = SpeechNet(NetSize(width=width))
+    blocks = sum(name.endswith(".mix.weight") for name in arrays)
+    net = SpeechNet(NetSize(width=width, dilations=speech.NET.dilations[:blocks]))
     net.load_state_dict({name: value.float() for name, value in arrays.items()})
     return net.eval().requires_grad_(False)
+
+
+def deepened(net: SpeechNet, size: NetSize | None = None) -> SpeechNet:
+    """A net of this size, which has the net's blocks and more, that says what the net says: new blocks add nothing yet.
+
+    Chen et al. 2016, "Net2Net" (arXiv:1511.05641), section 2.3.
+
+    Raises:
+        RuntimeError: It is no deeper net of the same kind.
+    """
+    deep = SpeechNet(size)
+    for block in deep.blocks[len(net.blocks) :]:
+        mix = cast(_Block, block).mix
+        nn.init.zeros_(mix.weight)
+        nn.init.zeros_(mix.bias)
+    deep.load_state_dict(deep.state_dict() | net.state_dict())
+    return deep
 
 
 @cache

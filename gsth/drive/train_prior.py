@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gsth.drive import _corpus
 from gsth.drive._corpus import Example, Sources
-from gsth.drive._speech_net import DELAY, NAMES, STEPS_HZ, WEIGHTS, SpeechNet, hidden_states, pack, unpack
+from gsth.drive._speech_net import DELAY, NAMES, STEPS_HZ, WEIGHTS, SpeechNet, deepened, hidden_states, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Recipe:
 
     seed: int = 7
     groups: tuple[tuple[int, tuple[str, ...]], ...] = ((1300, ()),)
-    """How many utterances, of about 4.5 s each, by which natural voices beside those of espeak-ng; each group has
-    sentences of its own."""
+    """How many utterances, of about 4.5 s each, by which natural voices beside those of espeak-ng, and from which texts
+    (``.txt``) these read; each group has sentences of its own."""
     copies: int = 3
     """How many rooms, microphones and vocal tracts each is heard in."""
     validation: int = 60
@@ -114,9 +114,9 @@ def fit(
     """The trained net, from noise or from ``start``, which ``recipe.kept`` of it stays; deterministic on one thread."""
     torch.manual_seed(recipe.seed)
     random = torch.Generator().manual_seed(recipe.seed)
-    net = SpeechNet().train()
-    if start is not None:
-        net.load_state_dict(start.state_dict())
+    net = SpeechNet() if start is None else deepened(start)
+    old = {name: value.clone() for name, value in net.state_dict().items()}
+    net.train()
     steps = int(recipe.crop_s * STEPS_HZ)
     data = [e for e in data if len(e.curves) >= steps]
     scale = torch.cat([e.curves for e in data]).std(0) + 0.03
@@ -140,7 +140,6 @@ def fit(
         if (step + 1) % 100 == 0:
             report(step + 1, running)
     if start is not None:
-        old = start.state_dict()
         net.load_state_dict({name: value.lerp(old[name], recipe.kept) for name, value in net.state_dict().items()})
     return net.eval().requires_grad_(False)
 
@@ -172,9 +171,17 @@ def scores(net: SpeechNet, data: Sequence[Example]) -> dict[str, float]:
 
 
 def _group(text: str) -> tuple[int, tuple[str, ...]]:
-    """``COUNT`` or ``COUNT:VOICE,VOICE``."""
-    count, _, voices = text.partition(":")
-    return int(count), tuple(v for v in voices.split(",") if v)
+    """``COUNT`` or ``COUNT:VOICE,VOICE,TEXT.txt``."""
+    count, _, names = text.partition(":")
+    return int(count), tuple(n for n in names.split(",") if n)
+
+
+def _sources(names: Sequence[str], unheard: Sequence[str]) -> Sources:
+    """Who speaks in a group, but for those who are only scored."""
+    texts = tuple(chain.from_iterable(_corpus.sentences(Path(n)) for n in names if n.endswith(".txt")))
+    natural = tuple(n for n in names if not n.endswith(".txt"))
+    kept_out = tuple(v.rpartition("@")[2] for v in unheard)
+    return Sources(_corpus.training_variants(), natural, sentences=texts, unheard=kept_out)
 
 
 def main() -> None:
@@ -190,9 +197,9 @@ def main() -> None:
         type=_group,
         nargs="+",
         default=Recipe.groups,
-        help="COUNT:VOICE,VOICE: so many utterances, two thirds of them by these natural voices and the rest by "
+        help="COUNT:VOICE,VOICE,TEXT.txt: so many utterances, two thirds by these natural voices and the rest by "
         "espeak-ng's: hibari, flite:NAME, a Piper voice's file, or Kokoro's model and @; one named twice speaks twice "
-        "as much",
+        "as much; a .txt is English that they read",
     )
     parser.add_argument("--unheard", action="append", default=[], help="a natural voice that is only scored")
     args = parser.parse_args()
@@ -203,11 +210,13 @@ def main() -> None:
     torch.set_num_threads(1)
     begun, first = time.perf_counter(), recipe.seed * 100_000
     data: list[Example] = []
-    for i, (count, natural) in enumerate(recipe.groups):
-        sources = Sources(_corpus.training_variants(), natural)
+    read: tuple[str, ...] = ()
+    for i, (count, names) in enumerate(recipe.groups):
+        sources = _sources(names, args.unheard)
+        read += sources.sentences
         data += corpus(first + _GROUP_SEEDS * i, count, sources, args.workers, recipe.copies)
     unheard = {"espeak-ng": Sources(tuple(sorted(_corpus.HELD_OUT)))}
-    unheard |= {v: Sources((), (v,), natural_share=1.0) for v in args.unheard}
+    unheard |= {Path(v).name: Sources((), (v,), natural_share=1.0, sentences=read) for v in args.unheard}
     held_out = {
         name: corpus(first + _HELD_OUT_SEEDS, recipe.validation, sources, args.workers)
         for name, sources in unheard.items()

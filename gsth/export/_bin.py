@@ -144,7 +144,7 @@ def voice_layout(speech_arrays: Mapping[str, Tensor]) -> dict[str, Any] | None:
     dense += [f"net.blocks.{i}.{part}" for i in range(blocks) for part in ("norm", "conv.linear", "mix")]
     names = [f"{name}.{part}" for name in dense for part in ("weight", "bias")]
     names += ["weight", "bias", "rest", "closed", "moved"]
-    if blocks != len(speech.NET.dilations) or any(name not in speech_arrays for name in names):
+    if blocks > len(speech.NET.dilations) or any(name not in speech_arrays for name in names):
         return None
     if unknown := {n for n in speech_arrays if n.startswith("net.")} - set(names):
         log.info("the player does not know the voice's %s", sorted(unknown))
@@ -156,7 +156,7 @@ def voice_layout(speech_arrays: Mapping[str, Tensor]) -> dict[str, Any] | None:
     said = [speech.Phoneme(s, a, b) for s, a, b in (("", 0.0, 0.4), ("m", 0.4, 0.6), ("", 0.6, 1.0))]
     net, lips = speech.NET, "mouthPressLeft"  # which nothing but closures moves
     header = {
-        "dilations": list(net.dilations),
+        "dilations": list(net.dilations[:blocks]),
         "delay": net.delay,
         "press": net.curves.index(lips),
         "full_press": float(speech.visemes(said, net.steps_hz, net.steps_hz, (lips,))[net.steps_hz // 2, 0]),

@@ -71,7 +71,7 @@ class KokoroSpeaker:
         if unknown := [n for n in wanted if n not in styles]:
             raise InputError(f"{model}: has no voice {unknown[0]!r}; there are: {', '.join(styles)}")
         self._style: np.ndarray = sum(styles[n] for n in wanted) / np.float32(len(wanted))
-        self._code = _LANGUAGES.get(wanted[0][:1], "en-us")
+        self._code = language(wanted[0])
         self._session = _loaded(model, config.seed)
 
     def say(self, text: str, rate: float = 1.0, pitch: float = 1.0) -> Utterance:
@@ -99,6 +99,11 @@ class KokoroSpeaker:
 def _loaded(model: Path, seed: int) -> Any:
     """The session, shared by all voices: the model is the large part, a voice is a few numbers."""
     return _neural.session(model, _DURATIONS, seed)
+
+
+def language(name: str) -> str:
+    """espeak-ng's code of the language that a voice reads."""
+    return _LANGUAGES.get(name[:1], "en-us")
 
 
 def names(model: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsth import audio
+from gsth import audio, speech
 from gsth.drive import _speech_net
 from gsth.drive._speech_net import DELAY, LOOK_AHEAD_S, NAMES, STEPS_HZ, HiddenStream, PictureClock
 
@@ -78,3 +78,18 @@ def test_packing_keeps_the_net(net: _speech_net.SpeechNet) -> None:
         _speech_net.hidden_states(again, features), _speech_net.hidden_states(net, features), atol=1e-6, rtol=0
     )
     assert net.head.out_features == len(NAMES)
+
+
+def test_a_net_of_fewer_blocks_is_read_and_can_be_deepened() -> None:
+    torch.manual_seed(4)
+    short = _speech_net.SpeechNet(_speech_net.NetSize(width=16, dilations=speech.NET.dilations[:8])).eval()
+    read = _speech_net.unpack(_speech_net.pack(short))  # as in avatars that were trained before nets were deeper
+    assert [b.conv.dilation for b in read.blocks] == list(speech.NET.dilations[:8])
+    deep = _speech_net.deepened(short, _speech_net.NetSize(width=16)).eval()
+    features = torch.randn(1, 90, audio.BANDS)
+    assert len(deep.blocks) == len(speech.NET.dilations) > 8
+    assert torch.equal(deep(features)[0], short(features)[0])
+    deep(features)[0].square().sum().backward()
+    assert float(deep.blocks[-1].mix.weight.grad.abs().max()) > 0
+    with pytest.raises(RuntimeError):
+        _speech_net.deepened(short, _speech_net.NetSize(width=8))

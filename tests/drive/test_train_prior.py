@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from gsth import audio
 from gsth.drive import _corpus, train_prior
 from gsth.drive._corpus import Sources
+from gsth.voice import kokoro
 
 SOURCES = Sources(("f1", "m3"))
 
@@ -111,3 +114,23 @@ def test_what_goes_on_keeps_a_share_of_what_it_went_on_from(examples) -> None:
 def test_groups_of_voices_are_read() -> None:
     assert train_prior._group("300:flite:slt,hibari") == (300, ("flite:slt", "hibari"))
     assert train_prior._group("12") == (12, ())
+
+
+def test_a_text_is_read_by_all_but_who_is_only_scored(tmp_path: Path) -> None:
+    text = tmp_path / "book.txt"
+    text.write_text(
+        "CHAPTER I\n\nTHE VERY LONG TITLE HERE\n\nShe said, `I know it well;' and left\nthe room. No. It was late:\n"
+    )
+    sources = train_prior._sources(("hibari", str(text)), ("flite:rms", "kokoro:a.onnx@af_x"))
+    assert sources.natural == ("hibari",) and "af_x" in sources.unheard
+    assert sources.sentences == ("She said, I know it well;' and left the room.",)
+
+
+def test_mixtures_keep_to_one_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("af_a", "bm_b", "ff_c", "pf_d", "zf_e", "zm_f")
+    monkeypatch.setattr(kokoro, "names", lambda model: names)
+    monkeypatch.setattr(kokoro.Config, "build", lambda self: self.voice)
+    drawn = {_corpus._mixture(random.Random(seed), "m.onnx", ("bm_b",)) for seed in range(300)}
+    spoken = {(frozenset(str(voice).partition("@")[2].split("+")), language) for voice, language in drawn}
+    chinese = {frozenset({"zf_e"}), frozenset({"zm_f"}), frozenset({"zf_e", "zm_f"})}  # Portuguese has no words here
+    assert spoken == {(frozenset({"af_a"}), "en"), (frozenset({"ff_c"}), "fr"), *((some, "cmn") for some in chinese)}

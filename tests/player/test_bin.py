@@ -105,6 +105,11 @@ def test_a_voice_of_an_unknown_kind_is_left_out(person: Any) -> None:
     assert _bin.voice_layout({**person.speech, "net.gru.weight": torch.zeros(1)}) is None
     lacking = {n: w for n, w in person.speech.items() if n != "net.head.bias"}
     assert _bin.voice_layout(lacking) is None
+    layout = _bin.voice_layout(person.speech)
+    blocks = len(layout["header"]["dilations"]) if layout else 0
+    shorter = {n: w for n, w in person.speech.items() if not n.startswith(f"net.blocks.{blocks - 1}.")}
+    layout = _bin.voice_layout(shorter)
+    assert layout is not None and len(layout["header"]["dilations"]) == blocks - 1
 
 
 def _with_header(packed: bytes, **changes: Any) -> bytes:
