@@ -47,9 +47,6 @@ class Recipe:
     """Weight of the error of the mouth opening as a whole."""
     spread: float = 1.5
     """Weight of the error of how far things move in each crop; without it a net moves less where it is unsure."""
-    kept: float = 0.2
-    """Share of the weights it went on from in the result, where there were some (Wortsman et al. 2022, "Robust
-    fine-tuning of zero-shot models"): it hears new voices nearly as well, and forgets less of the old ones."""
 
 
 _TRACTS = (0.8, 1.0, 1.25)
@@ -111,11 +108,10 @@ def loss(predicted: Tensor, wanted: Tensor, scale: Tensor, recipe: Recipe) -> Te
 def fit(
     data: Sequence[Example], recipe: Recipe, report: Callable[[int, float], None], start: SpeechNet | None = None
 ) -> SpeechNet:
-    """The trained net, from noise or from ``start``, which ``recipe.kept`` of it stays; deterministic on one thread."""
+    """The trained net, from noise or from ``start``, which may have fewer blocks; deterministic on one thread."""
     torch.manual_seed(recipe.seed)
     random = torch.Generator().manual_seed(recipe.seed)
     net = SpeechNet() if start is None else deepened(start)
-    old = {name: value.clone() for name, value in net.state_dict().items()}
     net.train()
     steps = int(recipe.crop_s * STEPS_HZ)
     data = [e for e in data if len(e.curves) >= steps]
@@ -139,8 +135,6 @@ def fit(
         running = 0.98 * running + 0.02 * value.item() if step else value.item()
         if (step + 1) % 100 == 0:
             report(step + 1, running)
-    if start is not None:
-        net.load_state_dict({name: value.lerp(old[name], recipe.kept) for name, value in net.state_dict().items()})
     return net.eval().requires_grad_(False)
 
 
