@@ -320,7 +320,7 @@ class Show:
         self._live = out.isatty()
         self._last = clock()
         self._running: dict[str, tuple[float, Step, Step]] = {}
-        """Of each stage: when it began, with which step (what a resumed run had done says nothing of its speed), and its
+        """Of each stage: when it began, its step then (what a resumed run had done says nothing of its speed), and its
         last step. Stages may take turns."""
         self._drawn = False
 
