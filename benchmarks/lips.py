@@ -66,6 +66,7 @@ LANGUAGES = {
 MAX_LAG = 5
 HOLDOUT = 0.2
 FPS = 25.0
+BARS = "first_frame_s 0.3  cost_s_per_s 0.1"
 SENTENCES = (
     "People may buy a better piano. My mother moved a big bamboo boat.",
     "Papa remembers a warm summer by the sea, and Bob makes a map for me.",
@@ -381,7 +382,7 @@ def show(result: dict[str, Any]) -> None:
     for name in ("camera", "hours"):
         if name in result:
             print(f"{name:<16}" + "  ".join(f"{k} {v}" for k, v in result[name].items()))
-    print("streaming       ", "  ".join(f"{k} {v}" for k, v in result["streaming"].items()))
+    print("streaming       ", "  ".join(f"{k} {v}" for k, v in result["streaming"].items()), f"(bars: {BARS})")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
@@ -223,6 +224,7 @@ def main() -> NoReturn:
     # TensorFlow Lite and glog, inside mediapipe, would write their own log between our lines.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", "SymbolDatabase", UserWarning)  # the old protobuf that it needs
     signal.signal(signal.SIGTERM, _terminated)  # so that temporary files go, as with Ctrl+C
     sys.exit(run(sys.argv[1:]))
 
@@ -316,10 +318,10 @@ class Show:
     def __init__(self, out: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._out, self._clock = out, clock
         self._live = out.isatty()
-        self._stage: str | None = None
-        self._began = self._last = clock()
-        self._first = 0
-        """Steps that were done when the stage began: a resumed run has some, and they say nothing of its speed."""
+        self._last = clock()
+        self._running: dict[str, tuple[float, Step, Step]] = {}
+        """Of each stage: when it began, its step then (what a resumed run had done says nothing of its speed), and its
+        last step. Stages may take turns."""
         self._drawn = False
 
     def __call__(self, event: Event) -> None:
@@ -344,14 +346,16 @@ class Show:
 
     def _step(self, step: Step) -> None:
         now = self._clock()
-        new = step.stage != self._stage
+        began, first, last = self._running.get(step.stage, (now, step, step))
+        new = step.stage not in self._running or step.done < last.done
         if new:
-            self._stage, self._began, self._first = step.stage, now, step.done
+            began, first = now, step
+        self._running[step.stage] = began, first, step
         final = step.done >= step.total
         if not (new or final) and now - self._last < (REDRAW_EVERY_S if self._live else LINE_EVERY_S):
             return
         self._last = now
-        text = _progress(step, now - self._began, self._first)
+        text = _progress(step, now - began, first.done)
         if not self._live:
             self._line(text)
             return

@@ -366,5 +366,9 @@ def demo(out: Path) -> Iterator[Event]:
         if not isinstance(event, Done):
             yield event
     evaluate.sheet(Avatar.load(avatar_path), media.probe(clip), out / "sheet.png")
-    yield Saved(out / "sheet.png")
+    yield Notice(
+        f"{video}: the avatar, saying what it never said\n"
+        f"{out / 'sheet.png'}: the film, the avatar on frames that it never saw, and from the sides\n"
+        f"next: gsth view {avatar_path}, or gsth export {avatar_path} web --out {out / 'page'}"
+    )
     yield Done(out, scores)

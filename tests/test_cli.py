@@ -279,6 +279,14 @@ def test_each_stage_starts_its_own_clock() -> None:
     assert text.splitlines()[1::2] == ["a  10/10  100 %  took 0:20", "b  10/10  100 %  took 0:20"]
 
 
+def test_stages_may_take_turns_and_a_stage_may_come_again() -> None:
+    turns = [Step(stage, i, 60) for i in range(61) for stage in ("a", "b")]
+    lines = show([*turns, Step("a", 1, 2), Step("a", 2, 2)], io.StringIO()).splitlines()
+    assert len(lines) < 20 and lines[:2] == ["a  0/60  0 %", "b  0/60  0 %"]
+    assert lines[-4:-2] == ["a  60/60  100 %  took 2:00", "b  60/60  100 %  took 2:00"]
+    assert lines[-2:] == ["a  1/2  50 %", "a  2/2  100 %  took 0:01"]
+
+
 def test_terminal_has_one_live_line() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -8,19 +8,16 @@ Before a chest the matte says person, too: there the colour decides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from gsth.avatar import _regions
-from gsth.avatar._views import Views
+from gsth.avatar._views import Views, with_depth
 from gsth.head import HeadModel
-from gsth.head._raster import rasterize
 
 _PERSON = 0.6
 """Share of the frames that must show the person where a piece of cover is open."""
-_BEHIND_M = 0.003
 _NEIGHBOURS = 12
 _ROOT_M = 0.03
 """What hangs begins no farther than this from the cap."""
@@ -44,16 +41,13 @@ def worn(views: Views, head: HeadModel, rest: Tensor) -> Tensor:
     if len(ids) == 0:
         return out
     centres = views.verts[:, head.faces[ids]].mean(2)
-    flat, inside = views.pixels(centres)
-    solid = head.faces[~cover & (_regions.per_face(head, "density") > 0)].numpy()
-    h, w = views.mattes.shape[1:]
-    depth = [rasterize(v.numpy(), solid, K.numpy(), (h, w)).depth for v, K in zip(views.verts, views.K, strict=True)]
-    views = replace(views, depth=torch.stack([torch.from_numpy(d) for d in depth]))
-    in_front = centres[..., 2] < views.look_up(views.depth, flat) + _BEHIND_M
+    solid = head.faces[~cover & (_regions.per_face(head, "density") > 0)]
+    views = with_depth(views, solid)
     # The cap's own edge is the edge of the head; what hangs beside a neck must show more than a soft edge.
     hangs = torch.isin(ids, head.parts["drape"]) if "drape" in head.parts else torch.zeros(len(ids), dtype=torch.bool)
-    shows = torch.where(hangs, views.look_up(views.core(_RIM_PX), flat), views.look_up(views.mattes, flat))
-    open_ = in_front & inside
+    mattes = views.of_person(centres)
+    shows = torch.where(hangs, views.look_up(views.core(_RIM_PX), views.pixels(centres)[0]), mattes)
+    open_ = views.uncovered(centres)
     person = (open_ & shows).sum(0) > _PERSON * open_.sum(0)
     asked = open_.any(0)
     if not asked.any():
@@ -62,7 +56,7 @@ def worn(views: Views, head: HeadModel, rest: Tensor) -> Tensor:
     k = min(_NEIGHBOURS, int(asked.sum()))
     near = torch.cdist(points, points[asked]).topk(k, largest=False).indices
     out[ids] = torch.where(asked, person, _most(person[asked], near))
-    hair = _by_colour(views, head, rest, ids, open_ & views.look_up(views.mattes, flat))
+    hair = _by_colour(views, head, rest, ids)
     out[ids] &= ~hangs | _most(hair[asked], near)
     return _rooted(out, head, rest)
 
@@ -72,28 +66,19 @@ def _most(votes: Tensor, near: Tensor) -> Tensor:
     return votes[near].float().mean(1) > 0.5
 
 
-def _by_colour(views: Views, head: HeadModel, rest: Tensor, ids: Tensor, shown: Tensor) -> Tensor:
-    """Which triangles of cover look like hair in the frames [t n] that show them, bool [n]; all that nothing shows."""
-    colour = _mean_colours(views, head, ids, shown)
+def _by_colour(views: Views, head: HeadModel, rest: Tensor, ids: Tensor) -> Tensor:
+    """Which triangles of cover look like hair where frames show them, bool [n]; all that nothing shows."""
+    centres = views.verts[:, head.faces].mean(2)
+    colour, seen = views.colours(head.faces[ids], centres[:, ids], inner=True)
     kin = _regions.per_face(head, "kin")
-    cap = _regions.caps(head)[ids] & shown.any(0)
+    cap = _regions.caps(head)[ids] & seen
     height = rest[head.faces[ids]].mean(1)[:, 1]
     others = []
     for kind in (_regions.SKIN, _regions.BODY):
-        plain = (kin == kind).nonzero()[:, 0]
-        points = views.verts[:, head.faces[plain]].mean(2)
-        flat, inside = views.pixels(points)
-        open_ = inside & (points[..., 2] < views.look_up(views.depth, flat) + _BEHIND_M)
-        person = open_ & views.look_up(views.mattes, flat)
-        others.append(_mean_colours(views, head, plain, person)[person.any(0)])
-    return like_hair(colour, colour[upper(cap, height)], others) | ~shown.any(0)
-
-
-def _mean_colours(views: Views, head: HeadModel, ids: Tensor, shown: Tensor) -> Tensor:
-    """Of triangles' centres in the frames [t n] that show them, [n 3]."""
-    flat, _ = views.pixels(views.verts[:, head.faces[ids]].mean(2))
-    pixel = views.look_up(views.images, flat)
-    return (pixel * shown[..., None]).sum(0) / shown.sum(0).clamp_min(1)[:, None]
+        plain = kin == kind
+        shade, shows = views.colours(head.faces[plain], centres[:, plain])
+        others.append(shade[shows])
+    return like_hair(colour, colour[upper(cap, height)], others) | ~seen
 
 
 def upper(some: Tensor, height: Tensor) -> Tensor:

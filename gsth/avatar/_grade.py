@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gsth.avatar import _regions
-from gsth.avatar._init import VIEWS, sample, shown_colours
+from gsth.avatar._init import sample
 from gsth.avatar._reel import Reel
-from gsth.avatar._views import Views, look, spread_frames, with_depth
+from gsth.avatar._views import looked_at, with_depth
 from gsth.head import HeadModel
 
 _SAMPLES = 4000
@@ -45,11 +45,11 @@ def in_one_light(reel: Reel, head: HeadModel) -> Reel:
 
 
 def _skin(reel: Reel, head: HeadModel, face_ids: Tensor, bary: Tensor) -> tuple[Tensor, Tensor]:
-    """Colour of points of the mesh in the first clip of a reel, and which of them show, as ``shown_colours``."""
+    """Colour of points of the mesh in the first clip of a reel, and which of them show."""
     alone = Reel.of(reel.tracks[0], reel.train_frames)
-    views: Views = with_depth(look(alone, head, spread_frames(alone, VIEWS)), head, torch.arange(len(head.faces)))
-    points = (views.verts[:, head.faces[face_ids]] * bary[None, :, :, None]).sum(2)
-    return shown_colours(views, head, face_ids, points)
+    views = with_depth(looked_at(alone, head), head.faces)
+    faces = head.faces[face_ids]
+    return views.colours(faces, (views.verts[:, faces] * bary[None, :, :, None]).sum(2))
 
 
 def _fitted(theirs: Tensor, own: Tensor) -> Tensor:

@@ -11,14 +11,12 @@ from gsth import math3d
 from gsth.avatar import _cover, _regions
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._reel import Reel
-from gsth.avatar._views import Views, look, spread_frames, with_depth
+from gsth.avatar._views import Views, looked_at, with_depth
 from gsth.errors import InputError
 from gsth.head import HeadModel
 from gsth.render import torch_ref
 from gsth.types import RiggedSplats
 
-VIEWS = 16
-"""Training frames that sampling looks at."""
 SH_C0 = 0.28209479177387814
 _OVERSAMPLE = 3
 BROAD = 0.7
@@ -32,7 +30,7 @@ def initial_splats(reel: Reel, head: HeadModel, config: AvatarConfig) -> RiggedS
     beyond the mesh (hair that flies, a collar) is filled from the nearest carried surface.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    views = look(reel, head, spread_frames(reel, VIEWS))
+    views = looked_at(reel, head)
     rest = head.shaped(reel.identity).rest
     density = _regions.per_face(head, "density") * _cover.worn(views, head, rest)
     face_ids, bary = sample(rest[head.faces], density, config.splats * _OVERSAMPLE, generator)
@@ -45,7 +43,7 @@ def initial_splats(reel: Reel, head: HeadModel, config: AvatarConfig) -> RiggedS
             f"{reel.tracks[0].clip.path}: no part of the tracked head lies in the picture; look at the track"
         )
     face_ids, bary, points = face_ids[keep], bary[keep], points[:, keep]
-    views = with_depth(views, head, face_ids.unique())
+    views = with_depth(views, head.faces[face_ids.unique()])
     colour = _colours(views, head, face_ids, points)
     spacing = _spacing(rest, head, face_ids)
     base = discs(head, views.verts[0], face_ids, points[0], colour, spacing)
@@ -66,42 +64,22 @@ def sample(corners: Tensor, density: Tensor, count: int, generator: torch.Genera
     return face_ids, torch.stack((1 - root, root * (1 - v), root * v), -1)
 
 
-def _facing(views: Views, head: HeadModel, face_ids: Tensor) -> Tensor:
-    """Cosine between each triangle's outward normal and the way to the camera, [t n]."""
-    corner = views.verts[:, head.faces[face_ids]]
-    normal = torch.linalg.cross(corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0])
-    to_camera = -corner.mean(2)
-    return torch.nn.functional.cosine_similarity(normal, to_camera, dim=-1)
-
-
 def _shown(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> Tensor:
     """Which samples the clip can say anything about, bool [n].
 
     Not those outside the picture, nor those that always face away (beyond what a small turn could show), nor those
     which the matte puts outside the person more often than not.
     """
-    flat, inside = views.pixels(points)
-    person = views.look_up(views.mattes, flat) & inside
+    _, inside = views.pixels(points)
+    person = views.of_person(points) & inside
     mostly = person.sum(0) > 0.6 * inside.sum(0)
-    sideways = _facing(views, head, face_ids).amax(0) > -0.4
+    sideways = views.facing(head.faces[face_ids]).amax(0) > -0.4
     return mostly & inside.any(0) & sideways
 
 
-def shown_colours(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean colour of each sample [t n 3] over the frames where it is the surface in front, [n 3], 0 to 1; and whether
-    there were such, bool [n]."""
-    flat, inside = views.pixels(points)
-    front = points[..., 2] < views.look_up(views.depth, flat) + 0.004
-    person = views.look_up(views.mattes, flat)
-    weight = _facing(views, head, face_ids).clamp_min(0) * (front & inside & person)
-    pixel = views.look_up(views.images, flat)
-    total = weight.sum(0)
-    return (pixel * weight[..., None]).sum(0) / total.clamp_min(1e-6)[:, None], total > 0.05
-
-
 def _colours(views: Views, head: HeadModel, face_ids: Tensor, points: Tensor) -> Tensor:
-    """``shown_colours``, and what its region looks like for a sample that no frame shows, [n 3]."""
-    colour, seen = shown_colours(views, head, face_ids, points)
+    """Of samples [t n 3], [n 3]; what its region looks like for a sample that no frame shows."""
+    colour, seen = views.colours(head.faces[face_ids], points)
     regions = _regions.region_of_faces(head)[face_ids]
     everything = colour[seen].mean(0) if seen.any() else torch.full((3,), 0.5)
     for index, region in enumerate(_regions.REGIONS):

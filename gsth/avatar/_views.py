@@ -14,6 +14,12 @@ from gsth.avatar._reel import Reel, frames_of
 from gsth.head import HeadModel
 from gsth.head._raster import rasterize
 
+_VIEWS = 16
+_BEHIND_M = 0.004
+"""What lies no farther than this behind the nearest surface is that surface."""
+_SEEN = 0.05
+"""A sample that frames show more edge-on than this, all of them together, was not seen."""
+
 
 @dataclass(frozen=True)
 class Views:
@@ -27,7 +33,7 @@ class Views:
     mattes: Tensor
     """bool [t h w]."""
     depth: Tensor
-    """z of the nearest surface that carries splats, inf where none, [t h w]."""
+    """z of the nearest surface asked about (see ``with_depth``), inf where none, [t h w]."""
     K: Tensor
     """Intrinsics of each, px, [t 3 3]."""
 
@@ -50,6 +56,39 @@ class Views:
         wide = 2 * max(1, round(rim_px * self.mattes.shape[2] / 256)) + 1
         return torch.nn.functional.max_pool2d((~self.mattes).float()[:, None], wide, 1, wide // 2)[:, 0] == 0
 
+    def uncovered(self, points: Tensor) -> Tensor:
+        """Which points [t n 3] lie inside the picture and not behind the surface of ``depth``, bool [t n]."""
+        flat, inside = self.pixels(points)
+        return inside & (points[..., 2] < self.look_up(self.depth, flat) + _BEHIND_M)
+
+    def of_person(self, points: Tensor) -> Tensor:
+        """Which points [t n 3] lie, clamped into the picture, where the matte says person, bool [t n]."""
+        return self.look_up(self.mattes, self.pixels(points)[0])
+
+    def facing(self, faces: Tensor) -> Tensor:
+        """Cosine between the outward normal of triangles [n 3] and the way to the camera, [t n]."""
+        corner = self.verts[:, faces]
+        normal = torch.linalg.cross(corner[:, :, 1] - corner[:, :, 0], corner[:, :, 2] - corner[:, :, 0])
+        return torch.nn.functional.cosine_similarity(normal, -corner.mean(2), dim=-1)
+
+    def colours(self, faces: Tensor, points: Tensor, inner: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean colour of samples over the frames that show them, those that look at them squarely counting most.
+
+        Args:
+            faces: Each sample's triangle, [n 3].
+            points: Where the samples are, [t n 3].
+            inner: Of a loose sheet, the inner side may show, too.
+
+        Returns:
+            Colours [n 3], 0 to 1, and which samples were seen at all, bool [n].
+        """
+        facing = self.facing(faces)
+        squarely = facing.abs() if inner else facing.clamp_min(0)
+        weight = squarely * (self.uncovered(points) & self.of_person(points))
+        pixel = self.look_up(self.images, self.pixels(points)[0])
+        total = weight.sum(0)
+        return (pixel * weight[..., None]).sum(0) / total.clamp_min(1e-6)[:, None], total > _SEEN
+
     def look_up(self, values: Tensor, flat: Tensor) -> Tensor:
         """Values [t h w ...] at flat pixel indices [t n]."""
         return torch.stack([v.flatten(0, 1)[i] for v, i in zip(values, flat, strict=True)])
@@ -67,6 +106,11 @@ def spread_frames(reel: Reel, count: int) -> list[int]:
     return sorted(int(usable[i]) for i in set(chosen))
 
 
+def looked_at(reel: Reel, head: HeadModel) -> Views:
+    """The frames by which is judged what a clip shows: few, and as different as it has them."""
+    return look(reel, head, spread_frames(reel, _VIEWS))
+
+
 def look(reel: Reel, head: HeadModel, frames: list[int]) -> Views:
     """Some frames of a reel, and where the mesh lies in them."""
     verts = head.shaped(reel.identity).posed(frames_of(reel.motion, frames)).verts
@@ -76,9 +120,8 @@ def look(reel: Reel, head: HeadModel, frames: list[int]) -> Views:
     return Views(frames, verts, images, mattes, torch.full(mattes.shape, float("inf")), K)
 
 
-def with_depth(views: Views, head: HeadModel, carriers: Tensor) -> Views:
-    """The same views with the depth of the triangles that carry splats."""
+def with_depth(views: Views, faces: Tensor) -> Views:
+    """The same views with the depth of these triangles [n 3], such as those that carry splats."""
     h, w = views.depth.shape[1:]
-    faces = head.faces[carriers].numpy()
-    depth = [rasterize(v.numpy(), faces, K.numpy(), (h, w)).depth for v, K in zip(views.verts, views.K, strict=True)]
-    return replace(views, depth=torch.from_numpy(np.stack(depth)))
+    drawn = [rasterize(v.numpy(), faces.numpy(), K.numpy(), (h, w)) for v, K in zip(views.verts, views.K, strict=True)]
+    return replace(views, depth=torch.from_numpy(np.stack([d.depth for d in drawn])))

@@ -6,7 +6,7 @@ from gsth import math3d, render
 from gsth.avatar import AvatarConfig
 from gsth.avatar._init import initial_splats
 from gsth.avatar._reel import Reel
-from gsth.avatar._views import spread_frames
+from gsth.avatar._views import Views, spread_frames
 from gsth.head import HeadModel
 from gsth.types import Mesh, Track
 
@@ -43,3 +43,19 @@ def test_no_splats_where_the_matte_shows_no_person(ball_track: Track, ball: Head
 def test_spread_frames_prefers_what_differs(ball_track: Track) -> None:
     frames = spread_frames(Reel.of(ball_track, 8), 3)
     assert len(set(frames)) == 3 and max(frames) < 8
+
+
+def test_colours_are_of_the_frames_that_look_squarely_and_of_a_sheets_inner_side_on_demand() -> None:
+    """A red frame sees a triangle squarely, a green one at 60 degrees, a blue one from behind."""
+    corners = torch.tensor(((0.0, -0.1, 0.0), (-0.1, 0.1, 0.0), (0.1, 0.1, 0.0)))
+    turns = torch.tensor(((0.0, 0.0, 0.0), (0.0, torch.pi / 3, 0.0), (0.0, torch.pi, 0.0)))
+    towards = math3d.quat_rotate(math3d.rotvec_to_quat(turns)[:, None], corners[None]) + torch.tensor((0.0, 0.0, 1.0))
+    images = torch.eye(3)[:, None, None, :].expand(3, 8, 8, 3)
+    K = torch.tensor(((8.0, 0.0, 4.0), (0.0, 8.0, 4.0), (0.0, 0.0, 1.0))).expand(3, 3, 3)
+    views = Views([0, 1, 2], towards, images, torch.ones(3, 8, 8) > 0, torch.full((3, 8, 8), 2.0), K)
+    face, centre = torch.tensor(((0, 1, 2),)), towards.mean(1, keepdim=True)
+    torch.testing.assert_close(views.colours(face, centre)[0], torch.tensor(((2.0, 1.0, 0.0),)) / 3, atol=0.01, rtol=0)
+    both = torch.tensor(((2.0, 1.0, 2.0),)) / 5
+    torch.testing.assert_close(views.colours(face, centre, inner=True)[0], both, atol=0.01, rtol=0)
+    hidden = views.colours(face, centre + torch.tensor((0.0, 0.0, 1.1)))
+    assert views.colours(face, centre)[1].all() and not hidden[1].any()

@@ -8,9 +8,10 @@ import small_work
 import torch
 
 from gsth import head, render
-from gsth.avatar import Avatar, AvatarConfig, Crew, DensityConfig, _train, train
+from gsth.avatar import Avatar, AvatarConfig, Crew, DensityConfig, _step, _train, train
 from gsth.avatar._crew import device_of
 from gsth.avatar._reel import Reel
+from gsth.avatar._scene import Scene
 from gsth.errors import DivergedError, InputError
 from gsth.types import Cameras, Densified, Done, Rendered, Saved, Splats, Step, Track
 
@@ -107,7 +108,7 @@ def test_a_step_is_computed_where_the_scene_lies(tmp_path: Path, monkeypatch: py
     """On the device that has no values: torch refuses to mix it with the processor, as it would a GPU."""
     here, meta = torch.device("cpu"), torch.device("meta")
     track, config = small_work.track(tmp_path / "clip.mp4"), small_work.config().avatar
-    scenes = {d: _train._scene(Reel.of(track, 8), head.load(), config, d) for d in (here, meta)}
+    scenes = {d: Scene.of(Reel.of(track, 8), head.load(), config, d) for d in (here, meta)}
     state = _train._start(scenes[here], config)
     for name in ("face_ids", "lent", "pull", "height"):
         setattr(state, name, getattr(state, name).to(meta))
@@ -119,10 +120,10 @@ def test_a_step_is_computed_where_the_scene_lies(tmp_path: Path, monkeypatch: py
         return Rendered(rgb, rgb[..., 0], rgb[..., 0], splats.means[None, :, :2], splats.means[None, :, 0])
 
     monkeypatch.setattr(render, "render", drawn)
-    loss, _, image = _train._one_frame(scenes[meta], state, config, 0, state.refinement.leaf(0))
+    loss, _, image = _step.one_frame(scenes[meta], state, config, 0, state.refinement.leaf(0))
     assert loss.device == image.device == meta
     with pytest.raises((RuntimeError, NotImplementedError)):
-        _train._one_frame(scenes[here], state, config, 0, state.refinement.leaf(0))
+        _step.one_frame(scenes[here], state, config, 0, state.refinement.leaf(0))
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from torch import Tensor
 from gsth import avatar, head, render
 from gsth.avatar import _train
 from gsth.avatar._reel import Reel
+from gsth.avatar._scene import Scene
 from gsth.errors import BackendError, InputError
 from gsth.render import _cuda_ops, cuda, native, torch_ref
 from gsth.types import Cameras, Mesh, Splats
@@ -332,7 +333,7 @@ def test_training_by_these_kernels_learns_what_the_processor_learns(
         monkeypatch.setattr(render, "_module", lambda *_, module=module: module)
         *_, done = avatar.train(track, config, tmp_path / module.__name__, 8)
         made.append(avatar.Avatar.load(done.path))
-    start = _train._start(_train._scene(Reel.of(track, 8), head.load(), config, torch.device("cpu")), config)
+    start = _train._start(Scene.of(Reel.of(track, 8), head.load(), config, torch.device("cpu")), config)
     for name in ("means_tri", "log_scales", "sh"):
         ours, theirs = (getattr(a.splats, name) for a in made)
         moved = (ours - start.params[name].detach()).abs().mean()
