@@ -10,6 +10,9 @@ error of the focal length, too; "bearing" is only the part across the line of si
 
 In that film the smile stays at 0.05 but for what speech adds, so its row says little of smiles. "actor, smiling" is the
 same person in the same film with four smiles (``SMILES``).
+
+"funnel and pucker" is the sum of the two, which a front view hardly tells apart: both bring the corners of the mouth
+together, and speech has them at the same time. Each is printed on its own, too.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ ACTIONS = {
     "jawOpen": ("jawOpen",),
     "mouthFunnel": ("mouthFunnel",),
     "mouthPucker": ("mouthPucker",),
+    "funnel and pucker": ("mouthFunnel", "mouthPucker"),
     "smile": ("mouthSmileLeft", "mouthSmileRight"),
     "blink": ("eyeBlinkLeft", "eyeBlinkRight"),
 }

@@ -18,7 +18,7 @@ from gsth.track._rig import LandmarkRig, Pose, landmark_weights, offset_sd
 from gsth.types import Event, Identity, Motion, Step
 
 RATES = {
-    "root": 0.006, "place": 0.002, "neck": 0.006, "head": 0.006, "gaze": 0.015, "expr": 0.02,
+    "root": 0.006, "place": 0.002, "neck": 0.006, "head": 0.006, "gaze": 0.015, "expr": 0.04,
     "shape": 0.05, "offsets": 0.0003, "log_focal": 0.01,
 }  # fmt: skip
 """Adam step sizes: rad, m, rad, rad, rad, activation, coefficient, m, log px."""
@@ -31,8 +31,8 @@ SHOULDER_EXACT = 0.1
 SPARSE = {
     "tongueOut": 20.0, "cheekPuff": 6.0, "jawForward": 4.0, "jawLeft": 3.0, "jawRight": 3.0, "noseSneer": 3.0,
     "mouthShrug": 2.5, "mouthPress": 1.7, "mouthRoll": 2.0, "mouthDimple": 2.0, "mouthStretch": 2.0,
-    "cheekSquint": 3.0, "eyeWide": 2.0, "mouthFunnel": 0.5, "mouthPucker": 0.4, "mouthSmile": 0.4, "eyeBlink": 0.3,
-    "jawOpen": 0.3,
+    "cheekSquint": 3.0, "eyeWide": 2.0, "mouthLeft": 3.0, "mouthRight": 3.0, "mouthFunnel": 0.5, "mouthPucker": 0.4,
+    "mouthSmile": 0.4, "eyeBlink": 0.3, "jawOpen": 0.3,
 }  # fmt: skip
 """How much dearer than others an action is, by the start of its name: what landmarks do not see must not pay off."""
 FOCAL_SD, FOCAL_BOUNDS = 0.35, (0.8, 6.0)

@@ -2,10 +2,10 @@
 
 The person's surface carries a grey level at each of some thousand points, lit by one light for the clip (SH-9) and a
 gain for each frame. Turn by turn the texture and light are learned from the training frames as they lie, identity
-(with free-form fields) and focal length are fitted on keyframes together with their motion, and the motion of every
-frame is fitted to the texture: Gauss-Newton on image slopes, coarse to fine. Landmarks stay in with a small weight:
-they hold what grey levels leave open. Pose and expression are anchored to the landmark fit, so that texture and motion
-cannot drift together.
+(with free-form fields) is fitted on keyframes together with their motion, and the motion of every frame is fitted to
+the texture: Gauss-Newton on image slopes, coarse to fine. Landmarks stay in with a small weight: they hold what grey
+levels leave open. Pose and expression are anchored to the landmark fit, so that texture and motion cannot drift
+together. The focal length stays the landmark fit's: films do not tell it, and here it would shorten without end.
 
 Sources: Lucas and Kanade 1981; Baker and Matthews 2004 (forward-additive alignment); Thies et al. 2016, Face2Face,
 section 4 (analysis by synthesis with SH light and keyframe identity); Ramamoorthi and Hanrahan 2001 (nine SH bases).
@@ -44,7 +44,7 @@ class Round:
     px: int
     """Side of the pictures; never larger than the crop."""
     identity: int
-    """Gauss-Newton steps on identity, focal length and keyframe motion."""
+    """Gauss-Newton steps on identity and keyframe motion."""
     motion: int
     """Gauss-Newton steps on every frame's motion."""
     steady: bool = False
@@ -63,7 +63,7 @@ NOISE = 0.05
 """Of grey levels (0 to 1), before what each point is seen to vary by."""
 OUTLIER = 0.08
 """Residual from which on a pixel counts little towards the texture (Geman-McClure)."""
-LANDMARK_PCT = 2.8
+LANDMARK_PCT = 2.4
 """How far detected landmarks may be off, all together, % of the inter-ocular distance."""
 PAIR_WEIGHT, SHOULDER_WEIGHT = 4.0, 0.5
 """Of gaps of lips and lids, and of shoulders, against one landmark of mean weight."""
@@ -75,10 +75,8 @@ JUMP = 2.0
 """From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
 SPARSE = 2.5
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
-IDENTITY, FOCAL = 20.0, 4000.0
-"""Weight of the priors of each identity coefficient and of log focal length against the pixels.
-
-The focal length hardly leaves the fit's: films do not tell it, and landmarks would shorten it without end."""
+IDENTITY = 20.0
+"""Weight of the prior of each identity coefficient against the pixels."""
 CELLS, BEHIND = 48, 0.02
 """Visibility: a point counts if it lies at most so far, m, behind the nearest point in its cell of a coarse grid."""
 GRAZING, FACING = 0.15, 0.5
@@ -127,7 +125,7 @@ class Photometric:
         self.landmarks = Points.of(self.rig.model, self.free)
         self.who = torch.zeros(len(self.wide.shape_basis))
         self.who[: len(fit.shape)] = fit.shape
-        self.log_focal = fit.log_focal.clone()
+        self.focal = fit.focal.detach()
         motion = fit.rig.motion(fit.pose, fit.observed.fps)
         gain = torch.zeros(len(motion), 2)
         self.anchor = State(motion.expr, motion.joints, motion.T_world_head, gain)
@@ -192,8 +190,8 @@ class Photometric:
         motion = Motion(self.head.id, seen.fps, s.expr.clone(), s.joints.clone(), s.torso.clone())
         shift = self._landmark_shift()
         x = Points.of(_gauss.with_offsets(self.landmarks.model, shift), self.free).carried(self.who, s).x
-        projected = (x[..., :2] / x[..., 2:] * self.log_focal.exp() + seen.principal)[:, : _points.COUNT]
-        return measured(seen, float(self.log_focal.exp()), identity, motion, self.offsets + shift, projected)
+        projected = (x[..., :2] / x[..., 2:] * self.focal + seen.principal)[:, : _points.COUNT]
+        return measured(seen, float(self.focal), identity, motion, self.offsets + shift, projected)
 
     def _landmark_shift(self) -> Tensor:
         """What the static offsets of the landmarks [478 3] still lack, with the surface where it lies now.
@@ -201,11 +199,11 @@ class Photometric:
         Least squares over the keyframes, each landmark by itself.
         """
         keys = _start.keyframes(self.observed.points, self.observed.found, self.train_frames, KEYFRAMES)
-        seen, focal = self.observed.take(keys), self.log_focal.exp()
+        seen = self.observed.take(keys)
         at = self.landmarks.carried(self.who, self.state.take(keys))
-        place = at.x[..., :2] / at.x[..., 2:] * focal + seen.principal
+        place = at.x[..., :2] / at.x[..., 2:] * self.focal + seen.principal
         pct = self.observed.pct[keys, None, None]
-        rows = ((_gauss.projected_slopes(at.x, focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
+        rows = ((_gauss.projected_slopes(at.x, self.focal) @ at.turn) * pct[..., None])[:, : _points.COUNT]
         away = (seen.points - place[:, : _points.COUNT]) * pct
         hessian = torch.einsum("tnac,tnad->ncd", rows, rows) + torch.eye(3) / offset_sd()[:, None] ** 2
         return torch.linalg.solve(hessian, torch.einsum("tnac,tna->nc", rows, away))
@@ -218,7 +216,7 @@ class Photometric:
         """Look the points up in pictures [t 3 h w] (``_pictures``)."""
         px = pictures.shape[-1]
         scale = px / self.images.shape[1]
-        focal = self.log_focal.exp() * scale
+        focal = self.focal * scale
         at = self.skin.carried(self.who, state)
         place = at.x[..., :2] / at.x[..., 2:].clamp_min(1e-3) * focal + self.observed.principal * scale
         looked = F.grid_sample(pictures, (place / px * 2 - 1)[:, None], align_corners=False, padding_mode="border")
@@ -286,9 +284,8 @@ class Photometric:
         return _gauss.moved(state, step, self.free)
 
     def _identity_step(self, keys: Tensor, px: int) -> None:
-        """One step on identity and focal length, the keyframes' motion eliminated (Schur complement)."""
+        """One step on identity, the keyframes' motion eliminated (Schur complement)."""
         normals, p = self._normals(), len(self._precision)
-        count = len(self.who) + 1
 
         def eliminated(chunk: Tensor) -> tuple[State, Tensor, Tensor, Tensor]:
             state = self.state.take(chunk)
@@ -303,20 +300,15 @@ class Photometric:
 
         chunks = keys.split(KEY_CHUNK)
         states, answers, hessians, gradients = zip(*self._each(eliminated, chunks), strict=True)
-        off = self.log_focal - torch.tensor(self.observed.focal).log()
-        prior = torch.cat((torch.full((count - 1,), IDENTITY), torch.tensor((FOCAL,))))
-        gradient = torch.stack(gradients).sum(0) + prior * torch.cat((self.who, off[None]))
-        hessian, held = torch.stack(hessians).sum(0) + torch.diag(prior), torch.zeros(count, dtype=torch.bool)
-        held[-1] = self.observed.focal_known
-        step = -torch.linalg.solve(_gauss.without(hessian[None], held[None])[0], torch.where(held, 0.0, gradient))
+        prior = torch.full_like(self.who, IDENTITY)
+        gradient = torch.stack(gradients).sum(0) + prior * self.who
+        step = -torch.linalg.solve(torch.stack(hessians).sum(0) + torch.diag(prior), gradient)
         for chunk, state, answer in zip(chunks, states, answers, strict=True):
             self.state.put(chunk, self._moved(state, -(answer[..., -1] + answer[..., :-1] @ step)))
-        self.who, self.log_focal = self.who + step[:-1], self.log_focal + step[-1]
-        for state in (self.state, self.anchor):
-            state.torso[:, 6] *= step[-1].exp()
+        self.who = self.who + step
 
     def _normal_equations(self, frames: Tensor, state: State, sight: Sight, shared: bool) -> tuple[Tensor, Tensor]:
-        """Hessian [t p p] and gradient [t p] of half the squared cost; p grows by identity and focal if ``shared``."""
+        """Hessian [t p p] and gradient [t p] of half the squared cost; p grows by identity if ``shared``."""
         parts = (self._pixel_part(frames, state, sight, shared), self._landmark_part(frames, state, shared))
         hessian, gradient = (a + b for a, b in zip(*parts, strict=True))
         p, k = len(self._precision), len(self.free)
@@ -354,26 +346,23 @@ class Photometric:
         skin, sight, root = self.skin.take(used, shared), sight.take(used), weight[:, used].sqrt()
         drawn, away, picture_slope = drawn[:, used] * root, away[:, used] * root, sight.slope * root[..., None]
         slope = _gauss.carried_back(picture_slope, sight.at.x, sight.focal)[:, :, None]
-        row = skin.rows(slope, sight.at, state, 2 + shared * (len(self.who) + 1))[:, :, 0]
+        row = skin.rows(slope, sight.at, state, 2 + shared * len(self.who))[:, :, 0]
         p = len(self._precision)
         row[..., p - 2], row[..., p - 1] = -drawn, -root
         if shared:
-            by_focal = (picture_slope * sight.at.x[..., :2]).sum(-1) * sight.focal / sight.at.x[..., 2]
-            skin.identity_rows(slope, sight.at, row[:, :, None, p:-1])
-            row[..., -1] = by_focal + _retreat(row, state)
+            skin.identity_rows(slope, sight.at, row[:, :, None, p:])
         return _products(row, away)
 
     def _landmark_part(self, frames: Tensor, state: State, shared: bool) -> tuple[Tensor, Tensor]:
-        seen, focal, p = self.observed.take(frames), self.log_focal.exp(), len(self._precision)
+        seen, p = self.observed.take(frames), len(self._precision)
         at = self.landmarks.carried(self.who, state)
         pct = self.observed.pct[frames, None, None]
-        slope = _gauss.projected_slopes(at.x, focal) * pct[..., None]
-        place = at.x[..., :2] / at.x[..., 2:] * focal
-        row = self.landmarks.rows(slope, at, state, 2 + shared * (len(self.who) + 1))
+        slope = _gauss.projected_slopes(at.x, self.focal) * pct[..., None]
+        place = at.x[..., :2] / at.x[..., 2:] * self.focal
+        row = self.landmarks.rows(slope, at, state, 2 + shared * len(self.who))
         row[..., p - 2 : p] = 0
         if shared:
-            self.landmarks.identity_rows(slope, at, row[..., p:-1])
-            row[..., -1] = place * pct + _retreat(row, state)
+            self.landmarks.identity_rows(slope, at, row[..., p:])
         away = (place + seen.principal - torch.cat((seen.points, seen.shoulders[..., :2]), 1)) * pct
         upper, lower = ([pair[i] for pair in _points.PAIRS] for i in (0, 1))
         gaps = row[:, upper] - row[:, lower], away[:, upper] - away[:, lower]
@@ -384,16 +373,6 @@ class Photometric:
         points = _robust_products(row, away, weight, exact)
         pairs = _robust_products(*gaps, PAIR_WEIGHT * seen.found[:, None], torch.ones(len(upper)))
         return points[0] + pairs[0], points[1] + pairs[1]
-
-
-def _retreat(rows: Tensor, state: State) -> Tensor:
-    """What a longer lens adds by its distance: derivatives [t ...] by log focal length, of rows by pose [t ... p].
-
-    The torso goes back in proportion, so that the size stays and the step is perspective alone; with size left in, a
-    landmark fit at a wrong distance would hold the focal length where it is.
-    """
-    back = rows[..., _gauss.TORSO_SHIFT.stop - 1]
-    return back * state.torso[:, 6].reshape(-1, *[1] * (back.ndim - 1))
 
 
 def _robust_products(rows: Tensor, away: Tensor, weight: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gsth import head as heads
 from gsth import math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel
@@ -84,6 +85,31 @@ def test_expressions_follow(result: Fitted, truth: tuple[Pose, torch.Tensor]) ->
     assert blink[expr[:, 1] == 0].median() < 0.1
     assert result.motion.expr[:, 6].max() < 0.1, "a tongue that nobody sees"
     assert result.motion.expr.min() >= 0 and result.motion.expr.max() <= 1
+
+
+def test_a_pucker_within_a_smile_is_not_taken_for_a_mouth_pulled_both_ways() -> None:
+    model = heads.load()
+    rig, frames = LandmarkRig.of(model, who=True), 32
+    t, neutral = torch.arange(float(frames)), rig.model.template[: _points.COUNT].mean(0)
+    at = torch.tensor(((0.0, 0.085, 1.1),)).expand(frames, 3)
+    pose = Pose.at(math3d.quat_identity(frames), at, len(model.expression_names), neutral)
+    pose.root[:, 1] = 0.2 * (t / 8).sin()
+    smile, pucker, left, right = (
+        [i for i, name in enumerate(model.expression_names) if name.startswith(start)]
+        for start in ("mouthSmile", "mouthPucker", "mouthLeft", "mouthRight")
+    )
+    pose.expr[:, smile] = 0.6 * (t / 5).sin().square()[:, None]
+    pose.expr[:, pucker] = 0.5 * (t / 3).sin().clamp_min(0)[:, None]
+    g = torch.Generator().manual_seed(1)
+    xyz = rig.points(pose, torch.zeros(len(model.shape_basis)), torch.zeros(_points.COUNT, 3))
+    px = xyz[..., :2] / xyz[..., 2:] * 1100 + 128 + 0.3 * torch.randn(frames, len(xyz[0]), 2, generator=g)
+    shoulders = torch.cat((px[:, _points.COUNT :], torch.ones(frames, 2, 1)), -1)
+    found = torch.ones(frames, dtype=torch.bool)
+    middle = torch.full((2,), 128.0)
+    seen = Observed(px[:, : _points.COUNT], found, shoulders, middle, 1100.0, 256.0, 25.0, focal_known=True)
+    expr = fitted(model, seen).motion.expr
+    assert correlation(expr[:, pucker[0]], pose.expr[:, pucker[0]]) > 0.95
+    assert torch.minimum(expr[:, left], expr[:, right]).mean() < 0.01
 
 
 def test_gaze_follows_the_irises(result: Fitted, truth: tuple[Pose, torch.Tensor]) -> None:
