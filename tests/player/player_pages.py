@@ -10,7 +10,7 @@ CHROMIUM_FLAGS = (
     "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
     "--autoplay-policy=no-user-gesture-required --use-fake-ui-for-media-stream --use-fake-device-for-media-stream "
-    "--disable-frame-rate-limit --js-flags=--expose-gc --enable-precise-memory-info"
+    "--js-flags=--expose-gc --enable-precise-memory-info"
 ).split()
 
 BLOCKS = 40
