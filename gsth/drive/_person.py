@@ -37,7 +37,7 @@ _PRESS = NAMES.index("mouthPressLeft")
 _KNOWN_CLOSURE = (0.50, 0.98)
 """``speech.NET.closure`` where phonemes are known: exact curves reach a full closure, the network's do not."""
 _FOLDS = 4
-_INDIFFERENT = 0.06
+_INDIFFERENT = 0.05
 """Shares of variance that differ by less count as equal."""
 _BLOCK_ROWS = 12
 """Speech frames that count as one observation, about half a second."""
@@ -51,7 +51,7 @@ _SPAN = (0.5, 2.0)
 """Limits of the factor between the person's mouth opening and the prior's."""
 _GIVEN_BACK = (0.6, 1.6)
 """Limits of the same factor after learning."""
-_LEAST_BELIEF = 0.5
+_LEAST_BELIEF = 0.65
 """In the person's span, however little their lips follow the sound: they do open them."""
 _ROUNDS = 4
 _LAG_S = 0.2
