@@ -60,10 +60,25 @@ class CausalConv(nn.Module):
         if history is None:
             history = x.new_zeros(x.shape[0], self.reach, x.shape[2])
         joined = torch.cat((history, x), 1)
-        last = (x.shape[1] // self.stride - 1) * self.stride
-        starts = range(0, self.kernel * self.dilation, self.dilation)
-        taps = torch.cat([joined[:, s : s + last + 1 : self.stride] for s in starts], 2)
-        return self.linear(taps), joined[:, joined.shape[1] - self.reach :]
+        if torch.is_grad_enabled():
+            last = (x.shape[1] // self.stride - 1) * self.stride
+            starts = range(0, self.kernel * self.dilation, self.dilation)
+            taps = torch.cat([joined[:, s : s + last + 1 : self.stride] for s in starts], 2)
+        else:  # the same in two calls instead of seven, which short pieces feel; gradients through it would be slow
+            batch, _, channels = joined.shape
+            shape = (batch, x.shape[1] // self.stride, self.kernel, channels)
+            across, along, _ = joined.stride()
+            taps = joined.as_strided(shape, (across, self.stride * along, self.dilation * along, 1)).flatten(2)
+        return _dense(taps, self.linear), joined[:, joined.shape[1] - self.reach :]
+
+
+def _dense(x: Tensor, layer: nn.Linear) -> Tensor:
+    """``layer(x)`` without the module's call, which costs as much as the product of a short piece."""
+    return nn.functional.linear(x, layer.weight, layer.bias)
+
+
+def _normed(x: Tensor, layer: nn.LayerNorm) -> Tensor:
+    return nn.functional.layer_norm(x, x.shape[-1:], layer.weight, layer.bias, layer.eps)
 
 
 class _Block(nn.Module):
@@ -77,8 +92,9 @@ class _Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, history: Tensor | None) -> tuple[Tensor, Tensor]:
-        y, tail = self.conv(self.norm(x), history)
-        return x + self.drop(self.mix(nn.functional.gelu(y))), tail
+        y, tail = self.conv.forward(_normed(x, self.norm), history)
+        y = _dense(nn.functional.gelu(y), self.mix)
+        return x + (self.drop(y) if self.training else y), tail
 
 
 class SpeechNet(nn.Module):
@@ -96,12 +112,12 @@ class SpeechNet(nn.Module):
     def forward(self, features: Tensor, state: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Hidden states and the state that goes on; step k of the output describes the time of step k - DELAY."""
         histories: list[Tensor | None] = [None] * (1 + len(self.blocks)) if state is None else list(state)
-        x, kept = self.stem(features, histories[0])
+        x, kept = self.stem.forward(features, histories[0])
         new = [kept]
         for block, history in zip(self.blocks, histories[1:], strict=True):
-            x, kept = block(x, history)
+            x, kept = block.forward(x, history)
             new.append(kept)
-        return self.norm(x), new
+        return _normed(x, self.norm), new
 
     def curves(self, hidden: Tensor) -> Tensor:
         """Curves [... 20] in the order of ``NAMES``; linear in the hidden state and not yet held to 0..1."""

@@ -97,6 +97,7 @@ class StepStream:
         self._columns = torch.empty(0, audio.BANDS + 1)
         self._odd = torch.empty(0)
         self._awake, self._accent = _Window(_BEHIND + _RAMP, 0.0), _Window(_ACCENT_BEHIND, -_ACTIVE_DB)
+        self._none = Steps(torch.empty(0, net.size.width), torch.empty(0, 1), torch.empty(0, 1))
         self._taken = 0
         """Samples so far."""
 
@@ -119,6 +120,9 @@ class StepStream:
 
     def _feed(self, samples: Tensor, last: bool) -> Steps:
         self._samples = torch.cat((self._samples, samples))
+        waiting = len(self._columns) + (len(self._samples) - audio.WINDOW) // audio.HOP + 1
+        if waiting < _BLOCK and not last:  # small pieces cost little more than large ones
+            return self._none
         power = audio.columns(self._samples)
         used = len(power) * audio.HOP
         own = self._samples[audio.MARGIN : audio.MARGIN + used].reshape(-1, audio.HOP).square().mean(1)
