@@ -93,6 +93,8 @@ _EARLY, _TAIL = 2, 50
 """Columns from which a room's sound counts as late, and for which it is heard: half a second."""
 _READ = 0.75
 """Share of sentences that people wrote, where there are some, against words at random."""
+_SHORTEST, _LONGEST = 4, 20
+"""Words of a sentence that is read."""
 _ENGLISH = 0.7
 """Share of English in what Kokoro's voices say, where they speak more."""
 _LOWER, _HIGHER = (0.55, 0.7, 0.85, 1.0, 1.0, 1.15), (0.8, 1.0, 1.2, 1.4, 1.7)
@@ -147,8 +149,6 @@ def sentences(path: Path) -> tuple[str, ...]:
     return tuple(part for part in found if _SHORTEST <= len(part.split()) <= _LONGEST and not part.isupper())
 
 
-_SHORTEST, _LONGEST = 4, 20
-"""Words of a sentence that is read."""
 _natural = cache(voice.find)
 
 
@@ -162,7 +162,8 @@ def _mixture(rng: random.Random, model: str, unheard: tuple[str, ...]) -> tuple[
         if language in _WORDS and name not in unheard:
             known.setdefault(language, []).append(name)
     foreign = [language for language, names in known.items() if language != "en" for _ in names]
-    language = rng.choice(foreign) if foreign and rng.random() > _ENGLISH else "en"
+    abroad = foreign and ("en" not in known or rng.random() > _ENGLISH)
+    language = rng.choice(foreign) if abroad else "en"
     speaker = kokoro.Config(f"{model}@{'+'.join(rng.choice(known[language]) for _ in range(3))}").build()
     return speaker, language
 

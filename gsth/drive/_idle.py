@@ -73,12 +73,12 @@ class Idle:
             lids = torch.from_numpy(self._lid_closure(times)).to(expr.dtype)[:, None]
             expr[:, self._lids] = expr[:, self._lids] + (1 - expr[:, self._lids]) * lids
         joints = self._joints.repeat(count, 1, 1)
-        # As one: a single frame spends its time in the number of calls.
-        nods = torch.zeros(count) if nod is None else nod
-        turns = torch.cat((self._turns(times, *self._sway), torch.nn.functional.pad(nods[:, None, None], (0, 2))), 1)
-        sway = math3d.rotvec_to_quat(turns)
-        joints[:, _NECK] = math3d.quat_mul(joints[:, _NECK], sway[:, 0])
-        joints[:, _HEAD] = math3d.quat_mul(math3d.quat_mul(joints[:, _HEAD], sway[:, 1]), sway[:, 2])
+        swaying = [_NECK, _HEAD]
+        sway = math3d.rotvec_to_quat(self._turns(times, *self._sway))
+        joints[:, swaying] = math3d.quat_mul(joints[:, swaying], sway)
+        if nod is not None:
+            axis = torch.tensor((1.0, 0.0, 0.0))
+            joints[:, _HEAD] = math3d.quat_mul(joints[:, _HEAD], math3d.rotvec_to_quat(nod[:, None] * axis))
         joints[:, _EYES] = self._eyes(times, joints)
         return Motion(self._head_id, fps, expr, joints, self._place.repeat(count, 1))
 

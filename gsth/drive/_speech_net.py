@@ -246,7 +246,7 @@ def unpack(arrays: Mapping[str, Tensor]) -> SpeechNet:
         RuntimeError: The arrays belong to another kind of net.
     """
     width = arrays["norm.weight"].shape[0]
-    blocks = sum(name.endswith(".mix.weight") for name in arrays)
+    blocks = max(1, sum(name.endswith(".mix.weight") for name in arrays))  # none is no net: what is missing is refused
     net = SpeechNet(NetSize(width=width, dilations=speech.NET.dilations[:blocks]))
     net.load_state_dict({name: value.float() for name, value in arrays.items()})
     return net.eval().requires_grad_(False)

@@ -144,7 +144,7 @@ def voice_layout(speech_arrays: Mapping[str, Tensor]) -> dict[str, Any] | None:
     dense += [f"net.blocks.{i}.{part}" for i in range(blocks) for part in ("norm", "conv.linear", "mix")]
     names = [f"{name}.{part}" for name in dense for part in ("weight", "bias")]
     names += ["weight", "bias", "rest", "closed", "moved"]
-    if blocks > len(speech.NET.dilations) or any(name not in speech_arrays for name in names):
+    if not 0 < blocks <= len(speech.NET.dilations) or any(name not in speech_arrays for name in names):
         return None
     if unknown := {n for n in speech_arrays if n.startswith("net.")} - set(names):
         log.info("the player does not know the voice's %s", sorted(unknown))

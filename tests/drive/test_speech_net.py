@@ -93,3 +93,12 @@ def test_a_net_of_fewer_blocks_is_read_and_can_be_deepened() -> None:
     assert float(deep.blocks[-1].mix.weight.grad.abs().max()) > 0
     with pytest.raises(RuntimeError):
         _speech_net.deepened(short, _speech_net.NetSize(width=8))
+    with pytest.raises(RuntimeError, match="blocks"):
+        _speech_net.unpack({n: w for n, w in _speech_net.pack(short).items() if not n.startswith("blocks.")})
+
+
+def test_what_is_heard_while_learning_is_what_is_heard(net: _speech_net.SpeechNet) -> None:
+    features = torch.randn(1, 90, audio.BANDS, generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        quick = net(features)[0]
+    assert torch.equal(net(features)[0], quick)

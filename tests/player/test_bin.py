@@ -110,6 +110,7 @@ def test_a_voice_of_an_unknown_kind_is_left_out(person: Any) -> None:
     shorter = {n: w for n, w in person.speech.items() if not n.startswith(f"net.blocks.{blocks - 1}.")}
     layout = _bin.voice_layout(shorter)
     assert layout is not None and len(layout["header"]["dilations"]) == blocks - 1
+    assert _bin.voice_layout({n: w for n, w in person.speech.items() if not n.startswith("net.blocks.")}) is None
 
 
 def _with_header(packed: bytes, **changes: Any) -> bytes:
