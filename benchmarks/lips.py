@@ -1,5 +1,5 @@
-"""How well the lips follow speech: ``python benchmarks/lips.py [CLIP.mp4 ...] [--sounds a.wav ...] [--camera CLIP.mp4]
-[--avatar A] [--hours 3] [--json FILE]``.
+"""How well the lips follow speech: ``python benchmarks/lips.py [CLIP.mp4 ...] [--sounds a.wav ... [--recogniser DIR]]
+[--camera CLIP.mp4] [--avatar A] [--hours 3] [--json FILE]``.
 
 Clips, of people who say what is heard: correlation of the predicted mouth opening (the built-in head's lips) with the
 detected one (MediaPipe's inner lips, points 13 and 14, over the distance of the irises) on frames with speech, at the
@@ -8,7 +8,8 @@ and scored on the rest; loudness alone beside them. Opening ratio: spread of the
 opening, both over their own training part. Jitter: second differences of the opening over its spread, by the real one.
 Sounds, the first one English: spread of the opening, alone, over that of the envelope in dB (recordings differ in it by
 themselves: how deep gaps between words are is the room's), over that of its amplitude relative to the level, and
-the change of each to the first.
+the change of each to the first; with ``--recogniser`` the same of the curves that its words, heard, aligned and turned
+into visemes, ask for (``asked``), the share of their spread that is met, and the correlation with them.
 Camera: how long after a picture of the file its motion is there, and with ``--avatar`` that avatar's picture, ms.
 Hours: one file of that length, 8 kHz mono, driven as a stream: memory that the process grows by, time per second.
 Always: closures, silence, vowels and languages on synthesised voices that training never heard (spread of the opening
@@ -28,6 +29,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import _exact_words
 import numpy as np
 import torch
 from torch import Tensor
@@ -235,9 +237,13 @@ def vowels(person: Any) -> tuple[float, int]:
     return round(float(np.mean(right)), 3), len(right)
 
 
-def languages(paths: list[Path]) -> list[dict[str, Any]]:
-    """How far the mouth moves for the movement of the envelope, per sound, and its change to the first."""
+def languages(paths: list[Path], weights: Path | None) -> list[dict[str, Any]]:
+    """How far the mouth moves for the movement of the envelope, per sound, and its change to the first.
+
+    With a recogniser's weights also how far the words would have it move, and how well that is followed.
+    """
     person, out = neutral(), []
+    gap, names = opening_weights(person.head), person.head.expression_names
     for path in paths:
         samples = media.sound(path)
         opening, _ = spoken(person, samples)
@@ -250,7 +256,17 @@ def languages(paths: list[Path]) -> list[dict[str, Any]]:
             "mm_per_db": round(spread / float(db[use].std()), 4),
             "mm_per_amplitude": round(spread / float(amplitude[use].std()), 3),
         }
-        out.append({"sound": path.name, **figures, "jitter": round(_jitter(opening), 3)})
+        fit: dict[str, Any] = {"jitter": round(_jitter(opening), 3)}
+        if weights:
+            asked = speech.visemes(_exact_words.phonemes(path, weights), FPS, len(opening), names) @ gap
+            figures |= {
+                "asked_mm": round(float(asked[use].std()) * 1000, 3),
+                "asked_mm_per_db": round(float(asked[use].std()) * 1000 / float(db[use].std()), 4),
+                "share_of_asked": round(spread / 1000 / float(asked[use].std()), 3),
+            }
+            fit["correlation"], fit["lag_frames"] = best_lag(opening, asked, use)
+            fit["correlation"] = round(fit["correlation"], 3)
+        out.append({"sound": path.name, **figures, **fit})
         out[-1] |= {f"change_{k}": round(v / out[0][k] - 1, 3) for k, v in figures.items()}
     return out
 
@@ -391,6 +407,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="*", type=Path)
     parser.add_argument("--avatar", type=Path)
     parser.add_argument("--sounds", nargs="*", type=Path, default=[])
+    parser.add_argument("--recogniser", type=Path, help="folder of faster-whisper weights that know many languages")
     parser.add_argument("--camera", type=Path)
     parser.add_argument("--hours", type=float)
     parser.add_argument("--json", type=Path)
@@ -403,7 +420,7 @@ def main() -> None:
         person = Avatar.load(args.avatar)
     result = {
         "clips": [measure(path) for path in args.clips],
-        "sounds": languages(args.sounds),
+        "sounds": languages(args.sounds, args.recogniser),
         "made_up": made_up(),
         "foreign": foreign(),
         "streaming": streaming(),
