@@ -28,6 +28,8 @@ _LENDS = 0.3
 _RIM_PX = 4
 """Nearer to the matte's edge (of 256 px) than this, colours are mixed with the background's."""
 _INSIDE_SHARE = 0.7
+_SQUARE = 0.6
+"""Cosine at which some frame must look at skin or clothes: edge-on they shine at the rim, and would make a pale back."""
 _RIM_PULL = 0.5
 """How much of the outline's colour is left to the neighbours: at most this share."""
 _NEIGHBOURS = 16
@@ -147,7 +149,7 @@ class _Lenders:
 
     @classmethod
     def of(cls, made: Avatar, trust: Tensor, views: Views) -> _Lenders:
-        """Those that are seen well, and not at the person's outline, where background shines through."""
+        """Those that are seen well and squarely, and not at the person's outline, where background shines through."""
         ids = made.splats.face_ids
         origins, quats, sizes = render.triangle_frames(made.shaped.rest, made.head.faces)
         points = origins[ids] + sizes[ids, None] * math3d.quat_rotate(quats[ids], made.splats.means_tri * _ALONG)
@@ -157,6 +159,9 @@ class _Lenders:
         share = core.sum(0) / inside.sum(0).clamp_min(1)
         lends = (trust >= _LENDS) & (share > _INSIDE_SHARE)
         kin = _kin(made, ids)
+        # Hair that is seen squarely is a forehead's fringe; its triangles' normals say little of it anyway.
+        squarely = (views.facing(made.head.faces[ids]) * inside).amax(0) > _SQUARE
+        lends &= squarely | (kin == _regions.HAIR)
         # Hair around ears, at the neck and over a collar shows other things, which would make the back bald.
         colour = made.splats.sh[:, 0]
         crown = colour[_cover.upper(lends & _regions.caps(made.head)[ids], points[:, 1])]

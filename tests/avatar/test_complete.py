@@ -50,9 +50,10 @@ def test_the_back_is_closed_and_marked_unseen(made: Avatar) -> None:
     disc = (cols - centre[0]).square() + (rows - centre[1]).square() < 12**2
     alpha = drawn.alpha[0][disc]
     assert (alpha > 0.7).float().mean() > 0.7
-    # The stripes' mean is mid grey: neither black nor white may have crept in.
+    # Neither black nor white may have crept in: the mean of the stripes that frames look at squarely.
     colour = drawn.rgb[0][disc].sum(0) / alpha.sum()
-    assert (colour > 0.25).all() and (colour < 0.75).all()
+    seen = made.head.template[made.head.template[:, 2] < -0.06]
+    assert (colour - (0.5 + 0.4 * torch.sin(60 * seen)).mean(0)).abs().max() < 0.1
 
 
 def test_without_settling_the_back_stays_open(ball_track: Track, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -84,6 +85,18 @@ def test_settling_keeps_what_was_seen(made: Avatar, ball_track: Track, ball: Hea
     assert len(settled.lent) == len(settled.pull) == len(settled.kept) + len(settled.added.face_ids)
     assert (settled.pull[len(settled.kept) :] == 1).all()
     assert (settled.lent.sum() != 0) and len(settled.added.face_ids) <= 50 + len(trust) - len(settled.kept)
+
+
+def test_what_shines_at_the_rim_lends_nothing(made: Avatar, ball_track: Track, ball: HeadModel) -> None:
+    views = looked(ball_track, ball)
+    squarely = views.facing(ball.faces[made.splats.face_ids]).amax(0)
+    rim = squarely < 0.5
+    assert rim.float().mean() > 0.2 and (squarely > 0.7).sum() > 20
+    painted = torch.where(rim, 1.7, -1.0)[:, None, None].expand_as(made.splats.sh)
+    shining = dataclasses.replace(made, splats=made.splats.replace(sh=painted.clone()))
+    settled = settle(shining, views, torch.ones(len(ball.faces), dtype=torch.bool), 400, 0)
+    assert len(settled.added.face_ids) > 50
+    assert settled.added.sh.amax() < -0.9
 
 
 def test_cover_is_worn_where_the_matte_shows_it(ball_track: Track, ball: HeadModel) -> None:
