@@ -23,10 +23,10 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    """Two threads, as on the machines that the time limits are meant for."""
+    """Two threads, as on the machines that the time limits are meant for; one in each process of ``pytest -n 2``."""
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ from gsth.errors import GsthError, InputError, MissingExtraError
 from gsth.types import Done, Event, Notice, Step
 
 ray = pytest.importorskip("ray", reason="needs the extra 'scale'")
+pytestmark = pytest.mark.cluster
 PATIENCE_S = 240.0
 """No machine needs so long to start Ray, or to end it; outcomes are waited for."""
 

@@ -83,8 +83,15 @@ def test_the_clip_shows_what_frame_draws(clip: Path, small: synth.Actor) -> None
     assert np.abs(shown - small.frame(4)).mean() < 4
 
 
-def test_drawing_in_threads_leaves_their_number_alone(clip: Path) -> None:
-    assert clip.exists() and torch.get_num_threads() == 2
+def test_drawing_in_threads_leaves_their_number_alone(small: synth.Actor, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in synth.shoot(small, tmp_path / "actor.mp4"):
+            pass
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_person_stands_before_the_wall(small: synth.Actor) -> None:

@@ -29,7 +29,7 @@ _RIM_PX = 4
 """Nearer to the matte's edge (of 256 px) than this, colours are mixed with the background's."""
 _INSIDE_SHARE = 0.7
 _SQUARE = 0.6
-"""Cosine at which some frame must look at skin or clothes: edge-on they shine at the rim, and would make a pale back."""
+"""Cosine at which some frame must look at skin or clothes: edge-on they shine, and would make a pale back."""
 _RIM_PULL = 0.5
 """How much of the outline's colour is left to the neighbours: at most this share."""
 _NEIGHBOURS = 16
