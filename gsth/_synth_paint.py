@@ -21,6 +21,8 @@ SKIN, CLOTH, EYE, TEETH, MOUTH = range(5)
 """Materials of triangles; tongue and cavity are MOUTH."""
 
 _DIRECTIONS = 96
+_INTO_MOUTH = {"mouth_inner": 0.011, "tongue": 0.013, "teeth_upper": 0.017, "teeth_lower": 0.015}
+"""How deep light reaches on each part inside the mouth, m: from there on it falls off exponentially."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,24 @@ LOOKS: Mapping[str, Look] = {
 
 
 @dataclass(frozen=True, eq=False)
+class Tongue:
+    """What lies in the dark while the mouth is shut, and comes out of it."""
+
+    action: int
+    """Index of its expression."""
+    verts: Tensor
+    """[k]."""
+    place: Tensor
+    """Of each at rest, from the upper lip on, [k 3]."""
+    way: Tensor
+    """Of each, all the way out, m, [k 3]."""
+
+    def bared(self, out: Tensor) -> Tensor:
+        """How many times more light arrives at each vertex than at rest, the expression being at ``out``; [k 1]."""
+        return torch.exp((_depth(self.place) - _depth(self.place + out * self.way)) / _INTO_MOUTH["tongue"])[:, None]
+
+
+@dataclass(frozen=True, eq=False)
 class Surface:
     """A head, painted and lit; what does not change from frame to frame."""
 
@@ -106,6 +126,7 @@ class Surface:
     """1 where hair grows, soft at the hairline, [v]."""
     noise: Tensor
     """Periodic solid noise, unit variance, [1 1 r r r]."""
+    tongue: Tongue
     look: Look
 
 
@@ -215,8 +236,21 @@ def surface(head: HeadModel, rest: Tensor, look: Look, seed: int) -> Surface:
         normals=normals,
         scalp=_smooth(_mask(head, "scalp"), head.faces[head.parts["skin"]], weld, 3)[:, 0],
         noise=noise,
+        tongue=_tongue(head, rest, marks),
         look=look,
     )
+
+
+def _tongue(head: HeadModel, rest: Tensor, marks: Tensor) -> Tongue:
+    verts = head.faces[head.parts["tongue"]].unique()
+    action = head.expression_names.index("tongueOut")
+    place = rest[verts] - marks[13] * torch.tensor((0.0, 0.0, 1.0))
+    return Tongue(action, verts, place, head.expr_basis[action, verts])
+
+
+def _depth(place: Tensor) -> Tensor:
+    """How far from the light something in the mouth lies, m, [...], by its place from the upper lip on [... 3]."""
+    return (place[..., 2].clamp_min(0) ** 2 + (0.7 * place[..., 0]) ** 2).sqrt()
 
 
 def _landmarks(head: HeadModel, rest: Tensor) -> Tensor:
@@ -258,14 +292,14 @@ def _painted(head: HeadModel, rest: Tensor, weld: Tensor, marks: Tensor, look: L
     gloss = 0.55 + 0.5 * _blob(rest, marks[4], 0.012) + 0.35 * _blob(rest, marks[151], 0.03) + 0.6 * lips - 0.5 * scalp
     gloss = gloss - 0.25 * look.stubble * jaw
     # Inside the mouth less light arrives the deeper it lies; the resting head, with its mouth shut, cannot tell.
-    ahead = (rest[:, 2:] - marks[13, 2]).clamp_min(0)
-    depth = (ahead**2 + (0.7 * rest[:, :1]) ** 2).sqrt()
-    for part, colour, reach, shine in (
-        ("mouth_inner", (0.30, 0.075, 0.065), 0.011, 0.5),
-        ("tongue", (0.46, 0.150, 0.140), 0.013, 0.9),
-        ("teeth_upper", (0.74, 0.67, 0.56), 0.017, 1.0),
-        ("teeth_lower", (0.66, 0.59, 0.48), 0.015, 1.0),
+    depth = _depth(rest - marks[13] * torch.tensor((0.0, 0.0, 1.0)))[:, None]
+    for part, colour, shine in (
+        ("mouth_inner", (0.30, 0.075, 0.065), 0.5),
+        ("tongue", (0.46, 0.150, 0.140), 0.9),
+        ("teeth_upper", (0.74, 0.67, 0.56), 1.0),
+        ("teeth_lower", (0.66, 0.59, 0.48), 1.0),
     ):
+        reach = _INTO_MOUTH[part]
         inside = _mask(head, part) * (1 - lips).round()
         rgb = mix(rgb, torch.tensor(colour) * torch.exp(-depth / reach), inside)
         gloss = mix(gloss, torch.full_like(gloss, shine) * torch.exp(-depth / reach), inside)

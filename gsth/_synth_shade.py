@@ -52,6 +52,8 @@ class Lit:
     """Diffuse light of the surroundings, [v 3]."""
     key: Tensor
     """Share of the key light that is not blocked, [v]."""
+    albedo: Tensor
+    """Inside the mouth dimmed by the dark in there, [v 3]."""
 
 
 def light(s: Surface, mesh: Mesh, motion: Motion) -> Lit:
@@ -67,8 +69,9 @@ def light(s: Surface, mesh: Mesh, motion: Motion) -> Lit:
     window = window / window.sum(1, keepdim=True)
     ambient = torch.einsum("vj,vjc->vc", s.skin_weights, torch.einsum("vd,jdc->vjc", s.transfer, _sky(turned)))
     shadow = (s.skin_weights * (s.sees @ window.T)).sum(1)
-    verts = mesh.verts[0]
-    return Lit(verts, smooth_normals(verts, s.faces, s.weld), ambient, shadow)
+    verts, tongue, albedo = mesh.verts[0], s.tongue, s.albedo.clone()
+    albedo[tongue.verts] *= tongue.bared(motion.expr[0, tongue.action])
+    return Lit(verts, smooth_normals(verts, s.faces, s.weld), ambient, shadow, albedo)
 
 
 def tone(linear: Tensor) -> Tensor:
@@ -154,7 +157,7 @@ def shade(s: Surface, lit: Lit, cameras: Cameras) -> tuple[Tensor, Tensor]:
     rows, samples, whole = _plan(s, face, depth)
     eye = -view[:3, :3].T @ view[:3, 3]
     single = torch.stack((lit.key, s.gloss, s.bloom), 1)
-    table = torch.cat((lit.verts, lit.normals, s.rest, s.albedo, lit.ambient, single), 1)
+    table = torch.cat((lit.verts, lit.normals, s.rest, lit.albedo, lit.ambient, single), 1)
     colours = background(cameras.height, cameras.width).reshape(-1, 1, 3).repeat(1, _SUPER**2, 1)
     bary = blocks[2]
     for part in torch.arange(len(rows)).split(_CHUNK):

@@ -8,6 +8,7 @@ normal equations are small (58 unknowns).
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from gsth import head as heads
 from gsth import math3d
-from gsth.track import _points
+from gsth.track import _points, _tongue
 from gsth.track._fit import NECK_SHARE, SPARSE, Fit, Observed, Stage, Weights
 from gsth.track._landmarks import Person
 from gsth.track._rig import LandmarkRig, Pose, landmark_weights
@@ -53,6 +54,7 @@ class LiveFace:
         """
         self._head, self._size, self._fps = head, (width, height), fps
         self._person = Person(builtin.Config().build())
+        self._tongues: deque[float] = deque(maxlen=3)
 
     def close(self) -> None:
         """Release the detector."""
@@ -62,6 +64,11 @@ class LiveFace:
         """Face points of a picture, px [478 2]; None where no face is seen."""
         found = self._person.faces(picture)
         return found[0].points if found else None
+
+    def tongue(self, picture: np.ndarray, points: np.ndarray) -> float:
+        """How far the tongue is out in a picture with such landmarks, 0 to 1: typical of the last three looked at."""
+        self._tongues.append(_tongue.of(picture, points))
+        return sorted(self._tongues)[len(self._tongues) // 2]
 
     def calibrate(self, points: np.ndarray) -> None:
         """Learn who it is from the landmarks of some frames, px [t 478 2]."""
@@ -102,14 +109,14 @@ class LiveFace:
         self._rotation, self._place = torso[frame, :4].clone(), torso[frame, 4:].clone()
         self._expr = fit.pose.expr[frame].clone()
 
-    def motion(self, points: np.ndarray) -> Motion:
-        """One frame's motion from its landmarks, px [478 2]; after ``calibrate``."""
+    def motion(self, points: np.ndarray, tongue: float = 0.0) -> Motion:
+        """One frame's motion from its landmarks, px [478 2], and its ``tongue``; after ``calibrate``."""
         seen = torch.from_numpy(points).float()
         ruler = 100 / float((seen[_points.LEFT_OUTER] - seen[_points.RIGHT_OUTER]).norm().clamp_min(1))
         before = self._expr
         for _ in range(_STEPS):
             self._step(seen, ruler, before)
-        return self._assembled(seen)
+        return self._assembled(seen, tongue)
 
     def _step(self, seen: Tensor, ruler: float, before: Tensor) -> None:
         """One Gauss-Newton step on rotation, place and expressions."""
@@ -138,12 +145,14 @@ class LiveFace:
         self._place = self._place - step[3:6]
         self._expr = (self._expr - step[6:]).clamp(0, 1)
 
-    def _assembled(self, seen: Tensor) -> Motion:
+    def _assembled(self, seen: Tensor, tongue: float) -> Motion:
         """The state as Motion of one frame: a torso at the calibrated rotation, neck and head turned on it."""
         turn = math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(self._mean), self._rotation))[None]
         pose = Pose.at(self._mean[None], self._place[None], len(self._expr))
         pose.neck, pose.head = NECK_SHARE * turn, (1 - NECK_SHARE) * turn
         pose.expr, pose.gaze = self._expr[None].clone(), self._gaze(seen)[None]
+        if _tongue.ACTION in self._head.expression_names:
+            pose.expr[:, self._head.expression_names.index(_tongue.ACTION)] = tongue
         return self._rig.motion(pose, self._fps)
 
     def _gaze(self, seen: Tensor) -> Tensor:

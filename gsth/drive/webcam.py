@@ -85,7 +85,7 @@ class WebcamDriver:
                     return
                 points = face.landmarks(picture)
                 if points is not None:
-                    last = carry(face.motion(points))
+                    last = carry(face.motion(points, face.tongue(picture, points)))
                 if last is not None:
                     yield last
         finally:

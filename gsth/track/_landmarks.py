@@ -51,7 +51,7 @@ class Detections:
     thumbs: np.ndarray
     """Grey thumbnails [t h w], uint8."""
     signs: np.ndarray
-    """Columns as in ``_signs.Signs`` [t 5]; nan where there is no face."""
+    """Columns as in ``_signs.Signs`` [t s]; nan where there is no face."""
     scores: np.ndarray
     """The detector's expression scores, in the order of ``score_names`` [t e]; nan where it told none."""
     score_names: np.ndarray

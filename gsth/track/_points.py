@@ -11,6 +11,8 @@ COUNT = 478
 RIGHT_OUTER, LEFT_OUTER = 33, 263
 """Outer eye corners; their distance is the ruler of every reprojection error."""
 FOREHEAD, CHIN, NOSE_TIP = 10, 152, 1
+CHEEKS = ((50, 205, 101), (280, 425, 330))
+"""Points of the right and the left cheek."""
 
 LIPS_OUTER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 LIPS_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from gsth.track import _tongue
+from gsth.track._points import CHEEKS
+
 FACE_PX = 128
 """Side of the picture that the figures are taken from, so that they compare between clips."""
-CHEEKS = ((50, 205, 101), (280, 425, 330))
-"""Points of the right and the left cheek."""
 AROUND_EYES = (222, 223, 224, 229, 230, 231, 442, 443, 444, 449, 450, 451)
 """Skin above and below the eyes: what dark glasses cover."""
 LIP_MIDDLES = ((0, 13), (37, 82), (267, 312), (17, 14), (84, 87), (314, 317))
@@ -30,6 +31,8 @@ class Signs(NamedTuple):
     """Grey level around the eyes over that of the cheeks; a third of it or less behind dark glasses."""
     lips: float
     """How much redder (CIELAB a*) the lips are than the cheeks; next to nothing where a hand covers them."""
+    tongue: float
+    """How far the tongue is out, as the picture shows it (``_tongue``), 0 to 1."""
 
 
 UNKNOWN = Signs(*[float("nan")] * len(Signs._fields))
@@ -60,4 +63,5 @@ def of(frame: np.ndarray, points: np.ndarray) -> Signs:
         side=float(max(right, left) / min(right, left)),
         eyes=float(seen(at[list(AROUND_EYES)])[:, 0].mean() / (cheeks[0] + 1)),
         lips=float(lips[:, 1].mean() - cheeks[1]),
+        tongue=_tongue.of(frame, points),
     )

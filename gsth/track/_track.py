@@ -19,7 +19,7 @@ import torch
 from gsth import artifacts, head, media, registry
 from gsth.errors import InputError, writes
 from gsth.head import HeadModel, flame
-from gsth.track import _crop, _landmarks, _lens, _mattes, _points, _preflight, _quality, _report
+from gsth.track import _crop, _landmarks, _lens, _mattes, _points, _preflight, _quality, _report, _signs, _tongue
 from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed
 from gsth.track._known import known
@@ -99,6 +99,7 @@ def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = Non
             refined = Photometric(fit, images)
             yield from refined.run()
             fitted = refined.result()
+        fitted = with_tongue(fitted, fit.observed, seen, model.expression_names)
         if who is not None:
             fitted = replace(fitted, identity=who)
         result = assembled(clip, crop, seen, fitted, (images, mattes, plate))
@@ -135,7 +136,7 @@ def seen_in(clip: Clip, config: TrackConfig, out: Path | None) -> Generator[Even
     """Detections of the clip, judged; with ``out``, finished chunks of an earlier run over it are taken over."""
     cache = None if out is None else _cache(out)
     if cache is not None:
-        key = f"{artifacts.sha256(clip.path)} {config.face_landmarker}"
+        key = f"{artifacts.sha256(clip.path)} {config.face_landmarker} {' '.join(_signs.Signs._fields)}"
         if not (cache / "key").is_file() or (cache / "key").read_text() != key:
             shutil.rmtree(cache, ignore_errors=True)
             with writes(cache):
@@ -254,6 +255,11 @@ def observed(
         focal_known=focal_px is not None,
         scores=_scores(seen, names),
     )
+
+
+def with_tongue(fitted: Fitted, observed: Observed, seen: _landmarks.Detections, names: tuple[str, ...]) -> Fitted:
+    """With the tongue as the pictures show it; landmarks tell nothing about it."""
+    return replace(fitted, motion=_tongue.told(fitted.motion, names, seen.sign("tongue"), observed.scores))
 
 
 def _scores(seen: _landmarks.Detections, names: tuple[str, ...]) -> torch.Tensor | None:

@@ -39,6 +39,7 @@ def bring(foreign: Foreign, out: Path, config: TrackConfig) -> Iterator[Event]:
         observed = replace(observed, focal=float(foreign.K[0, 0]) * crop.scale)
         if foreign.motion is None:
             fitted = yield from _fitted(model, observed, foreign.train_frames, images if config.photometric else None)
+            fitted = _track.with_tongue(fitted, observed, seen, model.expression_names)
         else:
             fitted = _carried(model, observed, foreign, crop)
         plate = _plate(foreign, crop, (images, mattes))
