@@ -132,8 +132,9 @@ def _colours(frame: np.ndarray, groups: tuple[np.ndarray, ...], eyes: float) -> 
     """Colours [n 3] at groups of places [... 2], px, one after the other; each the mean around it."""
     where = np.concatenate([g.reshape(-1, 2) for g in groups])
     (h, w), scale = frame.shape[:2], min(1.0, EYES_PX / eyes)
-    x0, y0 = np.clip(where.min(0) - 3 / scale, 0, (w - 1, h - 1)).astype(int)
-    x1, y1 = np.clip(where.max(0) + 3 / scale, (x0 + 1, y0 + 1), (w, h)).astype(int)
+    (left, top), (right, bottom) = (where.min(0) - 3 / scale).tolist(), (where.max(0) + 3 / scale).tolist()
+    x0, y0 = int(min(max(left, 0), w - 1)), int(min(max(top, 0), h - 1))
+    x1, y1 = int(min(max(right, x0 + 1), w)), int(min(max(bottom, y0 + 1), h))
     size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
     mouth = cv2.resize(frame[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)
     at = ((where - (x0, y0)) * (size[0] / (x1 - x0), size[1] / (y1 - y0)) - 0.5).astype(np.float32)
@@ -157,9 +158,7 @@ def _look(relative: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return light, (r - g) / light, (b - g) / light
 
 
-def _filled(
-    light: np.ndarray, red: np.ndarray, heights: np.ndarray, eyes: float
-) -> tuple[float, float, np.ndarray]:
+def _filled(light: np.ndarray, red: np.ndarray, heights: np.ndarray, eyes: float) -> tuple[float, float, np.ndarray]:
     """How far the tongue fills the opening and how far lower teeth bar it, 0 to 1, and which samples are tongue."""
     share = (np.arange(ROWS)[:, None] + 0.5) / ROWS
     weight = np.where(np.minimum(share, 1 - share) * heights < MARGIN * eyes, 0, heights)
@@ -174,7 +173,7 @@ def _filled(
 
 
 def _covered(tongue: np.ndarray, sides: np.ndarray, middle: np.ndarray) -> float:
-    """How far the tongue covers the lower lip, 0 to 1, by looks of tongue [3], the lip's sides [3], its middle [n 3]."""
+    """How far the tongue covers the lower lip, 0 to 1, by looks of tongue [3], the lip's sides [3] and middle [n 3]."""
     axis = tongue - sides
     contrast = float(axis @ axis)
     if contrast < TELLING**2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def filmed():
     face._head, face._size, face._fps = model, (640, 480), 25.0
     face.calibrate((pixels + noise)[:24].numpy())
     begun = time.process_time()
-    found = [face.motion(p) for p in (pixels + noise).numpy()[24:]]
+    found = [face.motion(p, 0.3) for p in (pixels + noise).numpy()[24:]]
     spent = (time.process_time() - begun) / len(found)
     return rig.motion(pose, 25.0)[24:], found, spent
 
@@ -69,6 +70,19 @@ def test_gaze_is_found(filmed) -> None:
     truth, found, _ = filmed
     eyes = [math3d.quat_to_rotvec(m[:, 3])[:, 1] for m in (truth.joints, torch.cat([m.joints for m in found]))]
     assert float(torch.corrcoef(torch.stack(eyes))[0, 1]) > 0.9
+
+
+def test_the_tongue_is_carried_and_does_not_flicker(filmed, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gsth.drive import _live_face
+
+    tongue = head.load().expression_names.index("tongueOut")
+    assert all(float(m.expr[0, tongue]) == pytest.approx(0.3) for m in filmed[1])
+    face = _live_face.LiveFace.__new__(_live_face.LiveFace)
+    face._tongues = deque(maxlen=3)
+    looks = iter((0.0, 0.5, 0.0, 0.4, 0.4, 0.4))
+    monkeypatch.setattr(_live_face._tongue, "of", lambda *_: next(looks))
+    told = [face.tongue(np.zeros((2, 2, 3)), np.zeros((478, 2))) for _ in range(6)]
+    assert told[2:] == [0.0, 0.4, 0.4, 0.4]
 
 
 def test_a_frame_costs_little(filmed) -> None:

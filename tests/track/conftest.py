@@ -147,5 +147,5 @@ def seen(clip: Clip) -> Detections:
     seen.points[:] = face + rng.normal(0, 1, (clip.frames, 1, 2))
     seen.found[:] = True
     seen.thumbs[:] = rng.integers(0, 255, seen.thumbs.shape[1:], dtype=np.uint8)
-    seen.signs[:] = Signs(sharpness=200, light=130, side=1.1, eyes=0.9, lips=12)
+    seen.signs[:] = Signs(sharpness=200, light=130, side=1.1, eyes=0.9, lips=12, tongue=0)
     return seen
