@@ -138,7 +138,7 @@ def _colours(frame: np.ndarray, groups: tuple[np.ndarray, ...], eyes: float) -> 
     size = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
     mouth = cv2.resize(frame[y0:y1, x0:x1], size, interpolation=cv2.INTER_AREA)
     at = ((where - (x0, y0)) * (size[0] / (x1 - x0), size[1] / (y1 - y0)) - 0.5).astype(np.float32)
-    seen = cv2.remap(mouth, at[None], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    seen = cv2.remap(mouth, at[None, :, 0], at[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return seen[0].astype(np.float32) + 1
 
 

@@ -19,9 +19,9 @@ SKIN, LIPS, TONGUE, TEETH, CAVITY = (190, 145, 130), (150, 85, 85), (185, 120, 1
 MOUTH = np.array((160.0, 170.0))
 
 
-def ellipse(start: int, half: tuple[float, float], count: int = 20) -> np.ndarray:
+def ellipse(half: tuple[float, float], count: int = 20) -> np.ndarray:
     """Points of a lip line in the order of ``_points.LIPS_INNER``: right corner, lower lip, left corner, upper lip."""
-    angle = np.pi - start - np.arange(count) / count * 2 * np.pi
+    angle = np.pi - np.arange(count) / count * 2 * np.pi
     return MOUTH + np.stack((half[0] * np.cos(angle), half[1] * np.sin(angle)), 1)
 
 
@@ -31,13 +31,16 @@ def points(height: float = 16.0) -> np.ndarray:
     out[[_points.RIGHT_OUTER, _points.LEFT_OUTER]] = (85, 60), (235, 60)
     for side, ids in zip((90, 230), _points.CHEEKS, strict=True):
         out[list(ids)] = side, 120
-    out[list(_points.LIPS_INNER)] = ellipse(0, (36, height))
-    out[list(_points.LIPS_OUTER)] = ellipse(0, (46, height + 14))
+    out[list(_points.LIPS_INNER)] = ellipse((36, height))
+    out[list(_points.LIPS_OUTER)] = ellipse((46, height + 14))
     return out
 
 
-def painted(face: np.ndarray, tongue: float = 0.0, teeth: float = 0.0, over: bool = False) -> np.ndarray:
-    """A picture of it: from the lower lip up, so much of the opening is lower teeth, and so much tongue above them."""
+def painted(face: np.ndarray, tongue: float = 0.0, teeth: float = 0.0, over: float = 0.0) -> np.ndarray:
+    """A picture of it: from the lower lip up, so much of the opening is lower teeth, and so much tongue above them.
+
+    ``over``: half the width of a tongue over the lower lip, px.
+    """
     out = np.full((240, 320, 3), SKIN, np.uint8)
     row = np.arange(240)[:, None] + 0.5
     inner, outer = (np.zeros((240, 320), np.uint8) for _ in range(2))
@@ -49,9 +52,8 @@ def painted(face: np.ndarray, tongue: float = 0.0, teeth: float = 0.0, over: boo
     up = (low - row) / height
     out[(inner > 0) & (up < tongue + teeth)] = TONGUE
     out[(inner > 0) & (up < teeth)] = TEETH
-    if over:
-        middle = np.abs(np.arange(320) + 0.5 - MOUTH[0]) < 15
-        out[(outer > 0) & (row > low - 8) & (row < low + 9) & middle] = TONGUE
+    middle = np.abs(np.arange(320) + 0.5 - MOUTH[0]) < over
+    out[(outer > 0) & (row > low - 8) & (row < low + 9) & middle] = TONGUE
     return cv2.GaussianBlur(out, (0, 0), 0.7)
 
 
@@ -71,7 +73,7 @@ def test_what_fills_the_opening_decides() -> None:
 
 
 def test_a_tongue_over_the_lip_is_out() -> None:
-    assert found(tongue=0.9, over=True) > 0.9
+    assert found(tongue=0.9, over=15) > 0.9
 
 
 LIGHTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
