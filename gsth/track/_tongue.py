@@ -42,7 +42,7 @@ AT_LIPS = 0.45
 """``tongueOut`` that brings the built-in head's tongue over its lower teeth, to the lip; 1 lays it over the lip."""
 COVERED = (0.7, 1.0)
 """From the colour of the lip's corners (0) to that of the tongue (1): middle of a bare and of a covered lip."""
-TELLING = 0.06
+TELLING = 0.12
 """Tongue and lip that differ less in light, red and blue do not tell which is which."""
 INNER, OUTER = np.array(_points.LIPS_INNER), np.array(_points.LIPS_OUTER)
 LOWER, UPPER = INNER[:11], np.concatenate((INNER[:1], INNER[:9:-1]))
