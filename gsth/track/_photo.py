@@ -52,10 +52,12 @@ class Round:
 
 
 ROUNDS = (
-    Round(128, 0, 2), Round(128, 2, 2), Round(128, 2, 2), Round(256, 1, 1), Round(256, 0, 2, True),
+    Round(128, 0, 2), Round(128, 2, 2), Round(256, 1, 0), Round(128, 0, 2), Round(256, 0, 2, True),
 )  # fmt: skip
-TEXTURE_FRAMES, KEYFRAMES = 60, 24
-IDENTITY_NTH = 3
+"""Few steps of identity: each starts from what landmarks made of it, and further ones follow what the light and hair do
+that nothing here draws (``docs/decisions.md``). After the fine one, motion is found anew from coarse pictures on."""
+TEXTURE_FRAMES, KEYFRAMES = 60, 32
+IDENTITY_NTH = 2
 """Every so-manieth surface point serves identity: it has many more frames than motion has, and many more columns."""
 CHUNK, KEY_CHUNK = 16, 6
 """Frames solved at a time: bounds the memory."""
@@ -75,7 +77,7 @@ JUMP = 2.0
 """From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
 SPARSE = 2.5
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
-IDENTITY = 20.0
+IDENTITY = 30.0
 """Weight of the prior of each identity coefficient against the pixels."""
 CELLS, BEHIND = 48, 0.02
 """Visibility: a point counts if it lies at most so far, m, behind the nearest point in its cell of a coarse grid."""
