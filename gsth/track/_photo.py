@@ -46,7 +46,7 @@ class Round:
     identity: int
     """Gauss-Newton steps on identity and keyframe motion."""
     motion: int
-    """Gauss-Newton steps on every frame's motion."""
+    """Gauss-Newton steps on every frame's motion; without any, only keyframes have moved when the next round begins."""
     steady: bool = False
     """Hold frames between their neighbours: last, as it also slows down what all frames have in common."""
 
@@ -160,7 +160,7 @@ class Photometric:
         usable = seen.found[: self.train_frames].nonzero()[:, 0]
         textured = usable[torch.linspace(0, len(usable) - 1, min(TEXTURE_FRAMES, len(usable))).long()]
         keys = _start.keyframes(seen.points, seen.found, self.train_frames, KEYFRAMES)
-        total, done = len(rounds) * len(frames), 0
+        total, done = sum(r.motion > 0 for r in rounds) * len(frames), 0
         for r in rounds:
             px = min(r.px, self.images.shape[1])
             self._learn(textured, px)
@@ -168,6 +168,8 @@ class Photometric:
                 self._keep(self.certainty > 0)
             for _ in range(r.identity):
                 self._identity_step(keys, px)
+            if not r.motion:
+                continue
             if r.identity:  # a texture from before would hold the motion where the old identity had it
                 self._learn(textured, px)
             # training frames in chunks of their own: not even rounding may carry anything from the others to identity
