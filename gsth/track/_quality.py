@@ -135,8 +135,8 @@ def calm_pct(track: Track) -> dict[str, float]:
     """How much the face moves in its head's own frame where it is calm, % of the inter-ocular distance.
 
     ``jitter_pct`` is what trembles: the median over calm frames of the face's mean second difference, over the square
-    root of three. White noise gives what it adds to one step; errors that live on from frame to frame (first order) give
-    at least four fifths of that (a random walk: the square root of 2/3); movement at a steady pace gives nothing.
+    root of three. White noise gives what it adds to one step; errors that live on from frame to frame (first order)
+    give at least four fifths of that (a random walk: the square root of 2/3); movement at a steady pace gives nothing.
     ``calm_step_pct`` is the median step to the next frame: jitter and whatever the face really does, speech for
     example, together.
 
