@@ -207,12 +207,14 @@ def lengthened(clip: Path, minutes: float, out: Path) -> Path:
     """The clip played to and fro, without a cut, for so many minutes."""
     known = media.probe(clip)
     shape = (known.frames, known.height, known.width, 3)
-    pictures = np.lib.format.open_memmap(out.with_suffix(".npy"), "w+", np.uint8, shape)
+    unpacked = out.with_suffix(".npy")
+    pictures = np.lib.format.open_memmap(unpacked, "w+", np.uint8, shape)
     for i, picture in enumerate(media.frames(known)):
         pictures[i] = picture
     there_and_back = itertools.cycle((*range(known.frames), *range(known.frames - 2, 0, -1)))
     wanted = itertools.islice(there_and_back, round(60 * minutes * known.fps))
     media.write_video(out, (pictures[i] for i in wanted), known.fps, crf=media.DRAFT_CRF)
+    unpacked.unlink()
     return out
 
 
