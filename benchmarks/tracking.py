@@ -13,6 +13,10 @@ same person in the same film with four smiles (``SMILES``).
 
 "funnel and pucker" is the sum of the two, which a front view hardly tells apart: both bring the corners of the mouth
 together, and speech has them at the same time. Each is printed on its own, too.
+
+"jitter_pct" is what trembles where a face is calm, "calm_step_pct" all that moves there, speech included
+(``gsth.track._quality.calm_pct``). A last table for the actor tells what both say of the truth, which does not tremble,
+and of the truth with known noise.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ import numpy as np
 import torch
 
 from gsth import artifacts, head, math3d, media, synth, track
-from gsth.track import TrackConfig
+from gsth.track import TrackConfig, _quality
 from gsth.types import Done, Identity, Motion, Step, Track
 
 RESULTS = Path(__file__).parent / "results" / "tracking.json"
@@ -56,8 +60,8 @@ BARS = {
 }  # fmt: skip
 HIGHER = {*ACTIONS, "frames_per_s"}
 OUTER_EYES = (33, 263)
-STILL = 0.2
-"""Share of the frame pairs, those with the least detected movement within the face, on which jitter is measured."""
+NOISES = (0.0, 0.003, 0.006, 0.012)
+"""Deviations of activations, for ``trembling``."""
 
 
 def smiling(made: synth.Actor) -> synth.Actor:
@@ -128,33 +132,20 @@ def against_truth(made: Track, truth: synth.Truth) -> dict[str, float]:
     return {name: float(value) for name, value in out.items()}
 
 
-def jitter_pct(made: Track) -> float:
-    """Median movement per frame of the face's vertices in the head's frame, % of the inter-ocular distance (3D).
+def trembling(made: Track, truth: synth.Truth) -> dict[str, dict[str, float]]:
+    """What the measure of jitter finds of the truth itself, as it is and with white noise of known size added.
 
-    Over the pairs of neighbouring frames in which the detected landmarks change least, a similarity taken out.
+    Each column is a deviation of the noise in all activations; "alone" is that noise on a face at rest.
     """
-    model = head.load(made.identity.head)
-    points = made.landmarks_px.double().numpy()
-    change = [_unlike(a, b) for a, b in zip(points[:-1], points[1:], strict=True)]
-    still = np.argsort(change)[: max(1, int(STILL * len(change)))]
-    rest = made.motion.replace(
-        joints=math3d.quat_identity(len(made.motion), made.motion.joints.shape[1]),
-        T_world_head=torch.cat((math3d.quat_identity(len(made.motion)), torch.zeros(len(made.motion), 3)), 1),
-    )
-    shaped = model.shaped(made.identity)
-    face = model.faces[model.parts["face"]].unique()
-    eyes = model.landmarks(shaped.rest[None])[0, list(OUTER_EYES)]
-    moves = [
-        float((shaped.posed(rest[int(i) + 1]).verts - shaped.posed(rest[int(i)]).verts)[0, face].norm(dim=-1).mean())
-        for i in still
-    ]
-    return float(np.median(moves)) / float((eyes[0] - eyes[1]).norm()) * 100
-
-
-def _unlike(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of two sets of points [n 2] after the best similarity."""
-    x, y = (p[:, 0] + 1j * p[:, 1] for p in (a - a.mean(0), b - b.mean(0)))
-    return float(np.abs(y - x * (np.vdot(x, y) / np.vdot(x, x))).mean())
+    columns = {}
+    for size in NOISES:
+        noise = size * torch.randn(truth.motion.expr.shape, generator=torch.Generator().manual_seed(0))
+        moving, alone = (
+            _quality.calm_pct(made.replace(identity=truth.identity, motion=truth.motion.replace(expr=expr)))
+            for expr in (truth.motion.expr + noise, noise)
+        )
+        columns[f"noise {size:g}"] = {**moving, **{f"{n}_alone": value for n, value in alone.items()}}
+    return columns
 
 
 def tracked(clip: Path, out: Path, config: TrackConfig) -> tuple[Track, dict[str, float]]:
@@ -175,19 +166,20 @@ def tracked(clip: Path, out: Path, config: TrackConfig) -> tuple[Track, dict[str
     return made, {
         "reprojection_pct": float(made.error_pct[found].median()),
         "lips_pct": done.values["lips_error_pct"],
-        "jitter_pct": jitter_pct(made),
+        "jitter_pct": done.values["jitter_pct"],
+        "calm_step_pct": done.values["calm_step_pct"],
         "frames_per_s": len(found) / seconds,
         **{f"{stage}_ms": 1000 * spent / len(found) for stage, spent in stages.items()},
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
 
 
-def show(title: str, columns: dict[str, dict[str, float]]) -> None:
-    """A table with a row for each figure, its bar, and how the last column does against it."""
-    print(f"\n{title:<26}" + "".join(f"{c:>14}" for c in columns) + f"{'bar':>10}")
+def show(title: str, columns: dict[str, dict[str, float]], judged: bool = True) -> None:
+    """A table with a row for each figure and, if ``judged``, its bar and how the last column does against it."""
+    print(f"\n{title:<26}" + "".join(f"{c:>14}" for c in columns) + (f"{'bar':>10}" if judged else ""))
     *_, last = columns.values()
     for name in last:
-        bar = BARS.get(name)
+        bar = BARS.get(name) if judged else None
         verdict = ""
         if bar is not None:
             met = last[name] >= bar if name in HIGHER else last[name] <= bar
@@ -200,24 +192,29 @@ def measured(clip: Path, scratch: Path, truth: synth.Truth | None) -> dict[str, 
     ways = {"landmarks": TrackConfig(photometric=False), "photometric": TrackConfig()}
     if truth is not None:
         ways = {"lens untold": TrackConfig(film_lens=False), **ways}
-    columns = {}
+    columns, noises = {}, {}
     for name, config in ways.items():
         made, figures = tracked(clip, scratch / f"{clip.stem}.{name}", config)
         columns[name] = {**(against_truth(made, truth) if truth is not None else {}), **figures}
+        noises = trembling(made, truth) if truth is not None else {}  # of any: detections alone decide what is calm
     show(f"{clip.stem}, {media.probe(clip).frames} frames", columns)
-    return columns
+    if noises:
+        show(f"{clip.stem}, the truth", noises, judged=False)
+    return columns | noises
 
 
 def lengthened(clip: Path, minutes: float, out: Path) -> Path:
     """The clip played to and fro, without a cut, for so many minutes."""
     known = media.probe(clip)
     shape = (known.frames, known.height, known.width, 3)
-    pictures = np.lib.format.open_memmap(out.with_suffix(".npy"), "w+", np.uint8, shape)
+    unpacked = out.with_suffix(".npy")
+    pictures = np.lib.format.open_memmap(unpacked, "w+", np.uint8, shape)
     for i, picture in enumerate(media.frames(known)):
         pictures[i] = picture
     there_and_back = itertools.cycle((*range(known.frames), *range(known.frames - 2, 0, -1)))
     wanted = itertools.islice(there_and_back, round(60 * minutes * known.fps))
     media.write_video(out, (pictures[i] for i in wanted), known.fps, crf=media.DRAFT_CRF)
+    unpacked.unlink()
     return out
 
 

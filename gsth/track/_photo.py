@@ -46,16 +46,18 @@ class Round:
     identity: int
     """Gauss-Newton steps on identity and keyframe motion."""
     motion: int
-    """Gauss-Newton steps on every frame's motion."""
+    """Gauss-Newton steps on every frame's motion; without any, only keyframes have moved when the next round begins."""
     steady: bool = False
     """Hold frames between their neighbours: last, as it also slows down what all frames have in common."""
 
 
 ROUNDS = (
-    Round(128, 0, 2), Round(128, 2, 2), Round(128, 2, 2), Round(256, 1, 1), Round(256, 0, 2, True),
+    Round(128, 0, 2), Round(128, 2, 2), Round(256, 1, 0), Round(128, 0, 2), Round(256, 0, 2, True),
 )  # fmt: skip
-TEXTURE_FRAMES, KEYFRAMES = 60, 24
-IDENTITY_NTH = 3
+"""Few steps of identity: each starts from what landmarks made of it, and further ones follow what the light and hair do
+that nothing here draws (``docs/decisions.md``). After the fine one, motion is found anew from coarse pictures on."""
+TEXTURE_FRAMES, KEYFRAMES = 60, 32
+IDENTITY_NTH = 2
 """Every so-manieth surface point serves identity: it has many more frames than motion has, and many more columns."""
 CHUNK, KEY_CHUNK = 16, 6
 """Frames solved at a time: bounds the memory."""
@@ -75,7 +77,7 @@ JUMP = 2.0
 """From so many times that on it is a movement, and steadiness lets go (Geman-McClure)."""
 SPARSE = 2.5
 """Price of an activation, times its dearness: texture must not buy actions that nobody sees."""
-IDENTITY = 20.0
+IDENTITY = 30.0
 """Weight of the prior of each identity coefficient against the pixels."""
 CELLS, BEHIND = 48, 0.02
 """Visibility: a point counts if it lies at most so far, m, behind the nearest point in its cell of a coarse grid."""
@@ -158,7 +160,7 @@ class Photometric:
         usable = seen.found[: self.train_frames].nonzero()[:, 0]
         textured = usable[torch.linspace(0, len(usable) - 1, min(TEXTURE_FRAMES, len(usable))).long()]
         keys = _start.keyframes(seen.points, seen.found, self.train_frames, KEYFRAMES)
-        total, done = len(rounds) * len(frames), 0
+        total, done = sum(r.motion > 0 for r in rounds) * len(frames), 0
         for r in rounds:
             px = min(r.px, self.images.shape[1])
             self._learn(textured, px)
@@ -166,6 +168,8 @@ class Photometric:
                 self._keep(self.certainty > 0)
             for _ in range(r.identity):
                 self._identity_step(keys, px)
+            if not r.motion:
+                continue
             if r.identity:  # a texture from before would hold the motion where the old identity had it
                 self._learn(textured, px)
             # training frames in chunks of their own: not even rounding may carry anything from the others to identity

@@ -21,7 +21,7 @@ TURNED_DEG = 55.0
 BLURRED = 0.2
 """Share of the clip's usual sharpness below which a frame is smeared."""
 STILL = 0.2
-"""Share of the frame pairs, those with the least detected movement within the face, on which jitter is measured."""
+"""Share of the clip, where the detections move least within the face, that counts as calm."""
 YAW_EDGES_DEG, PITCH_EDGES_DEG = (-45, -25, -10, 10, 25, 45), (-20, -8, 8, 20)
 ENOUGH = 5
 """Frames that a head pose or a mouth shape needs so that the avatar will know it."""
@@ -54,8 +54,8 @@ class Quality:
     """What the report says."""
 
     figures: dict[str, float]
-    """error_pct, lips_error_pct and jitter_pct in % of the inter-ocular distance, bad_share, face_px, light, side,
-    seconds, yaw_deg (span between the 2nd and 98th percentile)."""
+    """error_pct, lips_error_pct, jitter_pct and calm_step_pct in % of the inter-ocular distance, bad_share, face_px,
+    light, side, seconds, yaw_deg (span between the 2nd and 98th percentile)."""
     bad: tuple[BadFrame, ...]
     shapes: dict[str, int]
     """Frames of each mouth and eye shape."""
@@ -78,7 +78,7 @@ def assess(track: Track, fitted: Fitted, seen: Detections) -> Quality:
     figures = {
         "error_pct": float(np.median(track.error_pct.numpy()[found])),
         "lips_error_pct": float(np.median(fitted.lips_error_pct.numpy()[found])),
-        "jitter_pct": jitter_pct(track),
+        **calm_pct(track),
         "bad_share": len(bad) / len(found),
         "face_px": float(np.median(_points.interocular(seen.points[found]))),
         "light": float(np.nanmedian(seen.sign("light"))),
@@ -131,15 +131,37 @@ def bad_frames(track: Track, seen: Detections, yaw: np.ndarray) -> Iterator[BadF
             yield BadFrame(i, f"the fit is off by {error[i]:.1f} %")
 
 
-def jitter_pct(track: Track) -> float:
-    """Median movement per frame of the face's landmarks in the head's own frame, % of the inter-ocular distance.
+def calm_pct(track: Track) -> dict[str, float]:
+    """How much the face moves in its head's own frame where it is calm, % of the inter-ocular distance.
 
-    Over the pairs of neighbouring frames in which the detected landmarks change least, a similarity taken out; nan for
-    a single frame.
+    ``jitter_pct`` is what trembles: the median over calm frames of the face's mean second difference, over the square
+    root of three. White noise gives what it adds to one step; errors that live on from frame to frame (first order)
+    give at least four fifths of that (a random walk: the square root of 2/3); movement at a steady pace gives nothing.
+    ``calm_step_pct`` is the median step to the next frame: jitter and whatever the face really does, speech for
+    example, together.
+
+    Calm are the frames around which the detected landmarks change least, a similarity taken out. nan for a clip in
+    which no three frames with a face follow each other.
     """
-    if len(track.motion) < 2:
-        return float("nan")
     model = head.load(track.identity.head)
+    face = (model.faces[model.parts["face"]] if "face" in model.parts else model.faces).unique()
+    eyes = model.landmarks(model.shaped(track.identity).rest[None])[0, [_points.RIGHT_OUTER, _points.LEFT_OUTER]]
+    basis = (model.expr_basis[:, face] * 100 / (eyes[1] - eyes[0]).norm()).flatten(1)
+    steps, change = track.motion.expr.diff(dim=0), _detected_change(track)
+
+    def moves(values: torch.Tensor) -> float:
+        fields = (values @ basis).unflatten(1, (-1, 3))
+        return float(fields.norm(dim=-1).mean(1).median()) if len(values) else float("nan")
+
+    bends = _calmest(np.maximum(change[1:], change[:-1]))
+    return {
+        "jitter_pct": moves(steps[bends + 1] - steps[bends]) / 3**0.5,
+        "calm_step_pct": moves(steps[_calmest(change)]),
+    }
+
+
+def _detected_change(track: Track) -> np.ndarray:
+    """Mean movement of detected landmarks to the next frame [t - 1], over the inter-ocular distance; inf: no face."""
     points = track.landmarks_px.double().numpy()
     a, b = points[:-1], points[1:]
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
@@ -147,13 +169,15 @@ def jitter_pct(track: Track) -> float:
     p, q = a @ (1, 1j), b @ (1, 1j)
     factor = (p.conj() * q).sum(1) / np.maximum((np.abs(p) ** 2).sum(1), 1e-12)
     change = np.abs(q - factor[:, None] * p).mean(1) / np.maximum(_points.interocular(points[:-1]), 1e-6)
-    still = np.argsort(change)[: max(1, int(STILL * len(change)))]
-    marks = model.faces[model.landmark_faces]
-    basis = (model.expr_basis[:, marks] * model.landmark_bary[..., None]).sum(2)
-    step = track.motion.expr[still + 1] - track.motion.expr[still]
-    eyes = model.landmarks(model.shaped(track.identity).rest[None])[0, [_points.RIGHT_OUTER, _points.LEFT_OUTER]]
-    moves = torch.einsum("te,elc->tlc", step, basis).norm(dim=-1).mean(1)
-    return float(100 * moves.median() / (eyes[1] - eyes[0]).norm())
+    found = track.found.numpy()
+    return np.where(found[1:] & found[:-1], change, np.inf)
+
+
+def _calmest(change: np.ndarray) -> torch.Tensor:
+    """The share ``STILL`` of the finite changes that is smallest, at least one where there is any; indices, rising."""
+    known = int(np.isfinite(change).sum())
+    count = max(1, int(STILL * known)) if known else 0
+    return torch.from_numpy(np.sort(np.argsort(change, kind="stable")[:count]))
 
 
 def bridged(motion: Motion, keep: np.ndarray) -> Motion:

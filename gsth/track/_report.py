@@ -32,7 +32,8 @@ ACTIVE = 0.1
 TITLES = {
     "error_pct": "error, % of the inter-ocular distance",
     "lips_error_pct": "of the lips, %",
-    "jitter_pct": "jitter of the face at rest, % per frame",
+    "jitter_pct": "trembling of the face where it is calm, % per frame",
+    "calm_step_pct": "trembling and movement there together, % per frame",
     "bad_share": "share of bad frames",
     "face_px": "size of the face, px between the outer eye corners",
     "light": "light on the face, 0 to 255",

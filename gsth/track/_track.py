@@ -68,7 +68,7 @@ def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = Non
 
     Done's values: ``error_pct`` and ``lips_error_pct`` (medians over frames, % of the inter-ocular distance),
     ``held_out_error_pct`` where there is a held-out part, ``focal_px`` (clip px), ``found`` (share of frames),
-    ``jitter_pct`` and ``bad_frames``.
+    ``jitter_pct``, ``calm_step_pct`` (``_quality.calm_pct``) and ``bad_frames``.
 
     Raises:
         InputError: The clip cannot be used (see ``_preflight``), or ``out`` is something else than a track.
@@ -300,7 +300,7 @@ def values_of(fitted: Fitted, result: Track, quality: _quality.Quality, train_fr
     """The figures of Done and of meta.json."""
     found = result.found
     scale = result.cameras.width / (result.crop_px[2] - result.crop_px[0])
-    values = {name: quality.figures[name] for name in ("error_pct", "lips_error_pct", "jitter_pct")}
+    values = {name: quality.figures[name] for name in ("error_pct", "lips_error_pct", "jitter_pct", "calm_step_pct")}
     values |= {
         "focal_px": fitted.focal / scale,
         "found": float(found.float().mean()),

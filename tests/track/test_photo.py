@@ -19,7 +19,7 @@ from gsth.track._rig import LandmarkRig, Pose
 from gsth.types import Motion, Step
 
 FRAMES, TRAIN, SIZE, FOCAL = 14, 10, 128, 260.0
-BRIEF = (Round(64, 0, 2), Round(128, 1, 2), Round(128, 0, 2))
+BRIEF = (Round(64, 0, 2), Round(128, 1, 0), Round(128, 0, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +184,7 @@ def test_steadiness_calms_noise_and_lets_a_blink_stand() -> None:
 
 def test_progress_and_outcome_are_finite(made: Scene) -> None:
     stage = Photometric(made.fit, made.images)
-    events = [e for e in stage.run(BRIEF[:1]) if isinstance(e, Step)]
+    events = [e for e in stage.run(BRIEF[:2]) if isinstance(e, Step)]
     assert events[-1].done == events[-1].total == FRAMES
     result = stage.result()
     assert result.identity.offsets is not None and torch.isfinite(result.identity.offsets).all()

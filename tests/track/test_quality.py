@@ -110,12 +110,48 @@ def test_coverage_counts_poses_and_shapes(made: tuple[Track, Fitted], seen: Dete
     assert quality.activity["jawOpen"][1] == pytest.approx(0.6, abs=0.02)
 
 
-def test_jitter_is_zero_at_rest_and_sees_flicker(made: tuple[Track, Fitted]) -> None:
-    track = made[0].replace(motion=made[0].motion.replace(expr=made[0].motion.expr * 0))
-    assert _quality.jitter_pct(track) == 0
-    flicker = track.motion.expr.clone()
-    flicker[::2, head.load("builtin").expression_names.index("jawOpen")] = 0.1
-    assert _quality.jitter_pct(track.replace(motion=track.motion.replace(expr=flicker))) > 0.5
+def trembling(track: Track, movement: torch.Tensor, memory: float, size: float = 0.006) -> dict[str, float]:
+    """Figures of 600 frames in which the jaw moves (activation [600]) and all trembles, by noise of such a memory."""
+    names = head.load("builtin").expression_names
+    noise = size * torch.randn(600, len(names), generator=torch.Generator().manual_seed(1))
+    for i in range(1, 600):
+        noise[i] += memory * noise[i - 1]
+    expr = noise.clone()
+    expr[:, names.index("jawOpen")] += movement
+    return _quality.calm_pct(
+        track.replace(
+            frame_ids=torch.arange(600),
+            motion=track.motion[torch.arange(600) % T].replace(expr=expr),
+            landmarks_px=track.landmarks_px[:1].expand(600, -1, -1),
+            found=torch.ones(600, dtype=torch.bool),
+            error_pct=torch.zeros(600),
+            images=np.zeros((600, 1, 1, 3), np.uint8),
+            mattes=np.zeros((600, 1, 1), np.uint8),
+        )
+    )
+
+
+def test_jitter_is_the_part_that_trembles(made: tuple[Track, Fitted]) -> None:
+    track, pace = made[0], 0.004 * torch.arange(600)
+    still = trembling(track, torch.zeros(600), 0.0)
+    assert still["jitter_pct"] == pytest.approx(still["calm_step_pct"], rel=0.1) and still["jitter_pct"] > 0.05
+    half = trembling(track, torch.zeros(600), 0.0, 0.003)
+    assert half["jitter_pct"] == pytest.approx(still["jitter_pct"] / 2, rel=0.01)
+    moving = trembling(track, pace, 0.0)
+    assert moving["jitter_pct"] == pytest.approx(still["jitter_pct"], rel=0.01)  # a steady pace is not jitter
+    walk = trembling(track, torch.zeros(600), 1.0)
+    assert walk["jitter_pct"] == pytest.approx((2 / 3) ** 0.5 * walk["calm_step_pct"], rel=0.1)
+    quiet = trembling(track, pace, 0.0, 0.0)
+    assert quiet["jitter_pct"] < 0.01 * quiet["calm_step_pct"]
+
+
+def test_jitter_leaves_out_frames_without_a_face(made: tuple[Track, Fitted]) -> None:
+    expr = torch.zeros_like(made[0].motion.expr)
+    expr[::2, head.load("builtin").expression_names.index("jawOpen")] = 0.1
+    expr[: T // 2] = 0  # bridged: as calm as can be
+    track = made[0].replace(motion=made[0].motion.replace(expr=expr), found=torch.arange(T) >= T // 2)
+    assert _quality.calm_pct(track)["jitter_pct"] > 0.5
+    assert np.isnan(_quality.calm_pct(track.replace(found=torch.arange(T) % 2 == 0))["jitter_pct"])
 
 
 def test_bridged_motion_keeps_good_frames_and_runs_straight_between(made: tuple[Track, Fitted]) -> None:
