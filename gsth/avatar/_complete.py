@@ -29,8 +29,7 @@ _RIM_PX = 4
 """Nearer to the matte's edge (of 256 px) than this, colours are mixed with the background's."""
 _INSIDE_SHARE = 0.7
 _SQUARE = 0.6
-"""Cosine at which some frame must look at skin or clothes that lend to what was never seen: edge-on they shine, and
-would make a pale back."""
+"""Cosine at which some frame must look at skin or clothes: edge-on they shine, and would make a pale back."""
 _RIM_PULL = 0.5
 """How much of the outline's colour is left to the neighbours: at most this share."""
 _NEIGHBOURS = 16
@@ -147,12 +146,10 @@ class _Lenders:
     """How far each splat stands off the mesh, m, [n]."""
     core_share: Tensor
     """In which share of the frames each splat lies well inside the person, [n]."""
-    squarely: Tensor
-    """Whether some frame looks at it squarely, or it is hair, which no frame does, bool [n]."""
 
     @classmethod
     def of(cls, made: Avatar, trust: Tensor, views: Views) -> _Lenders:
-        """Those that are seen well, and not at the person's outline, where background shines through."""
+        """Those that are seen well and squarely, and not at the person's outline, where background shines through."""
         ids = made.splats.face_ids
         origins, quats, sizes = render.triangle_frames(made.shaped.rest, made.head.faces)
         points = origins[ids] + sizes[ids, None] * math3d.quat_rotate(quats[ids], made.splats.means_tri * _ALONG)
@@ -164,7 +161,7 @@ class _Lenders:
         kin = _kin(made, ids)
         # Hair that is seen squarely is a forehead's fringe; its triangles' normals say little of it anyway.
         squarely = (views.facing(made.head.faces[ids]) * inside).amax(0) > _SQUARE
-        squarely |= kin == _regions.HAIR
+        lends &= squarely | (kin == _regions.HAIR)
         # Hair around ears, at the neck and over a collar shows other things, which would make the back bald.
         colour = made.splats.sh[:, 0]
         crown = colour[_cover.upper(lends & _regions.caps(made.head)[ids], points[:, 1])]
@@ -174,16 +171,12 @@ class _Lenders:
         heights = made.splats.means_tri[:, 1] * sizes[ids]
         # The model frame's x is zero in the plane of symmetry.
         mirrored = points * torch.tensor((-1.0, 1.0, 1.0))
-        return cls(made, torch.cat((points, mirrored)), kin.repeat(2), trust, heights, share, squarely)
+        return cls(made, torch.cat((points, mirrored)), kin.repeat(2), trust, heights, share)
 
-    def find(self, points: Tensor, kin: Tensor, unseen: bool = False) -> tuple[Tensor, Tensor]:
-        """Rows [m k] of the nearest lenders of the same kin, and their weights, which sum to 1, or 0 for none.
-
-        For points that no frame shows, only from those that are seen squarely.
-        """
+    def find(self, points: Tensor, kin: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows [m k] of the nearest lenders of the same kin, and their weights, which sum to 1, or 0 for none."""
         n = len(self.trust)
-        lends = self.kin.masked_fill(~self.squarely.repeat(2), -1) if unseen else self.kin
-        distance, rows = _near(points, kin, self.points, lends, _NEIGHBOURS)
+        distance, rows = _near(points, kin, self.points, self.kin, _NEIGHBOURS)
         # Mirrored lenders stand a little farther away.
         distance = distance + _MIRROR_M * (rows >= n)
         weight = self.trust[rows % n] / (distance + 1e-3)
@@ -205,7 +198,7 @@ def _bare_surface(lenders: _Lenders, wears: Tensor, room: int, seed: int) -> Rig
     face_ids, bary = _init.sample(corners, density, max(4 * room, 1), generator)
     points = (corners[face_ids] * bary[..., None]).sum(1)
     distance = _near(points, kin[face_ids], lenders.points[: len(ids)], kin[ids], 1)[0][:, 0]
-    rows, weight = lenders.find(points, kin[face_ids], unseen=True)
+    rows, weight = lenders.find(points, kin[face_ids])
     bare = (distance > _APART * spacing[face_ids]) & (weight.sum(1) > 0)
     keep = bare.nonzero()[:, 0][:room]
     # Where there is no room for all, fewer must cover as much.
