@@ -6,6 +6,7 @@ warping of espeak-ng's voice onto the recording.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ LOUDNESS_SHARE = 1.5
 """Weight of the zeroth cepstrum: pauses and vowels carry the alignment."""
 BEFORE_S, AFTER_S = 0.1, 0.15
 """Words begin earlier and end later than recognisers say."""
+STANDS = 0.7
+"""What a step of the warp that stands still on one side costs of a diagonal one, which is two steps at once."""
 ROUND_S = 0.05
 """Over so long a warp is averaged, which has steps of whole columns."""
 
@@ -33,16 +36,26 @@ def phonemes(path: Path, weights: Path) -> tuple[Phoneme, ...]:
     heard, about = WhisperModel(str(weights), device="cpu", compute_type="int8").transcribe(
         samples, word_timestamps=True, beam_size=5
     )
-    voice, out, last = VOICES.get(about.language, about.language), [], 0.0
-    for segment in heard:
-        begin = max(last, segment.words[0].start - BEFORE_S)
-        end = min(segment.words[-1].end + AFTER_S, len(samples) / audio.RATE)
-        for sound in aligned(segment.text.strip(), voice, samples, begin, end):
-            if sound.start_s > last and not out:
-                out.append(Phoneme("", 0.0, sound.start_s))
+    segments = [(s.text.strip(), s.words[0].start, s.words[-1].end) for s in heard if s.words]
+    return timeline(segments, VOICES.get(about.language, about.language), samples)
+
+
+def timeline(segments: Sequence[tuple[str, float, float]], voice: str, samples: np.ndarray) -> tuple[Phoneme, ...]:
+    """All phonemes of a recording [n], without gaps, from its begin to its end.
+
+    Args:
+        segments: What is said, and when about, s, in time order.
+        voice: espeak-ng's.
+        samples: At ``audio.RATE``.
+    """
+    out, last, length = [], 0.0, len(samples) / audio.RATE
+    for text, begin, end in segments:
+        for sound in aligned(text, voice, samples, max(last, begin - BEFORE_S), min(end + AFTER_S, length)):
+            if sound.start_s > last:
+                out.append(Phoneme("", last, sound.start_s))
             out.append(Phoneme(sound.symbol, max(last, sound.start_s), max(last, sound.end_s)))
             last = out[-1].end_s
-    return (*out, Phoneme("", last, max(last, len(samples) / audio.RATE)))
+    return (*out, Phoneme("", last, max(last, length)))
 
 
 def aligned(text: str, voice: str, samples: np.ndarray, begin_s: float, end_s: float) -> list[Phoneme]:
@@ -88,13 +101,12 @@ def _warp(cost: np.ndarray) -> np.ndarray:
     total[0, 0] = 0.0
     for i in range(n):
         for j in range(m):
-            # A step that stands still on one side costs 0.7: with 1, the diagonal would be favoured twice over.
-            stays = min(total[i, j + 1], total[i + 1, j]) + 0.7 * cost[i, j]
+            stays = min(total[i, j + 1], total[i + 1, j]) + STANDS * cost[i, j]
             total[i + 1, j + 1] = min(total[i, j] + cost[i, j], stays)
     path, i, j = [], n, m
     while i and j:
         path.append((i - 1, j - 1))
         step = cost[i - 1, j - 1]
-        ways = (total[i - 1, j - 1] + step, total[i - 1, j] + 0.7 * step, total[i, j - 1] + 0.7 * step)
+        ways = (total[i - 1, j - 1] + step, total[i - 1, j] + STANDS * step, total[i, j - 1] + STANDS * step)
         i, j = ((i - 1, j - 1), (i - 1, j), (i, j - 1))[int(np.argmin(ways))]
     return np.array(path[::-1])

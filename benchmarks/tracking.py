@@ -192,14 +192,16 @@ def measured(clip: Path, scratch: Path, truth: synth.Truth | None) -> dict[str, 
     ways = {"landmarks": TrackConfig(photometric=False), "photometric": TrackConfig()}
     if truth is not None:
         ways = {"lens untold": TrackConfig(film_lens=False), **ways}
-    columns, noises = {}, {}
+    columns, tracks = {}, []
     for name, config in ways.items():
         made, figures = tracked(clip, scratch / f"{clip.stem}.{name}", config)
         columns[name] = {**(against_truth(made, truth) if truth is not None else {}), **figures}
-        noises = trembling(made, truth) if truth is not None else {}  # of any: detections alone decide what is calm
+        tracks.append(made)
     show(f"{clip.stem}, {media.probe(clip).frames} frames", columns)
-    if noises:
-        show(f"{clip.stem}, the truth", noises, judged=False)
+    if truth is None:
+        return columns
+    noises = trembling(tracks[-1], truth)  # of any: detections alone decide what is calm
+    show(f"{clip.stem}, the truth", noises, judged=False)
     return columns | noises
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,15 +84,13 @@ def test_the_clip_shows_what_frame_draws(clip: Path, small: synth.Actor) -> None
     assert np.abs(shown - small.frame(4)).mean() < 4
 
 
-def test_drawing_in_threads_leaves_their_number_alone(small: synth.Actor, tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for _ in synth.shoot(small, tmp_path / "actor.mp4"):
-            pass
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+def test_drawing_in_threads_leaves_their_number_alone(
+    small: synth.Actor, threads: Callable[[int], None], tmp_path: Path
+) -> None:
+    threads(2)
+    for _ in synth.shoot(small, tmp_path / "actor.mp4"):
+        pass
+    assert torch.get_num_threads() == 2
 
 
 def test_person_stands_before_the_wall(small: synth.Actor) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,10 @@ from gsth.provenance import SYNTHETIC
 from gsth.types import Densified, Event, Saved, Step
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _two_threads() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _two_threads(threads: Callable[[int], None]) -> None:
     """There are no more processes than threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    threads(2)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,18 +11,13 @@ import pytest
 
 from gsth import synth
 
-PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "tracking.py"
 ROWS = {"hill": {"photometric": {"reprojection_pct": 1.0}}}
 
 
 @pytest.fixture(scope="module")
-def bench() -> ModuleType:
+def bench(script: Callable[[str], ModuleType]) -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("bench_tracking", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("tracking")
 
 
 def test_rows_of_other_clips_stay_on_the_same_machine_alone(bench: ModuleType, tmp_path: Path) -> None:
