@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import os
 import re
+import select
 import shutil
 import signal
 import sys
@@ -19,7 +20,7 @@ from typing import IO, Any, NoReturn
 from gsth.errors import GsthError, InputError, gave_out
 from gsth.types import Densified, Done, Event, Notice, Saved, Step
 
-OK, CRASHED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+OK, CRASHED, REFUSED, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 LINE_EVERY_S = 15.0
 """Without a terminal, a stage says how far it is at most this often."""
 REDRAW_EVERY_S = 0.1
@@ -226,13 +227,22 @@ def main() -> NoReturn:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore", "SymbolDatabase", UserWarning)  # the old protobuf that it needs
     signal.signal(signal.SIGTERM, _terminated)  # so that temporary files go, as with Ctrl+C
-    sys.exit(run(sys.argv[1:]))
+    try:
+        try:
+            code = run(sys.argv[1:])
+        finally:  # help leaves by SystemExit
+            sys.stdout.flush()
+    except BrokenPipeError:  # `gsth ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
+        code = UNREAD
+    sys.exit(code)
 
 
 def run(argv: Argv) -> int:
     """Run one command line (without the program's name); the exit code.
 
-    0 done, 1 a defect of gsth (with traceback), 2 refused with a reason, 130 interrupted.
+    0 done, 1 a defect of gsth (with traceback), 2 refused with a reason, 130 interrupted. Where nobody reads what is
+    printed any more, ``BrokenPipeError`` leaves it.
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
         _say(overview())
@@ -258,6 +268,8 @@ def run(argv: Argv) -> int:
         _fail(f"gsth {name}: stopped; {_afterwards(verb)}")
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            raise
         show.clear()
         if text := gave_out(error):
             return _fail(f"gsth {name}: {text}. {_afterwards(verb).capitalize()}")
@@ -289,6 +301,13 @@ def overview() -> str:
             "gsth VERB --help says more.",
         )
     )
+
+
+def _unread() -> bool:
+    """Whether the reader of what is printed has gone, as ``head`` goes after some lines."""
+    pipe = select.poll()
+    pipe.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def _terminated(*_: object) -> None:

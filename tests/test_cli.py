@@ -112,6 +112,25 @@ def test_what_the_user_can_mend_is_one_line(tmp_path: Path, argv: Sequence[str],
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("argv", [["--help"], ["track", "--help"], ["doctor"]], ids=" ".join)
+def test_a_reader_who_leaves_is_no_defect(argv: Sequence[str]) -> None:
+    """As in ``gsth doctor | head -3``: no traceback, and the code of a program that SIGPIPE ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "gsth", *argv],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
+        )
+    finally:
+        os.close(writer)
+    assert (ran.returncode, ran.stderr) == (cli.UNREAD, "")
+
+
 def test_wrong_option_is_refused() -> None:
     ran = gsth("train", "me.mp4", "--out", "a", "quick", "--avatar.stepz", "3")
     assert ran.returncode == 2 and "stepz" in ran.stdout + ran.stderr
