@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gsth.avatar._config import AvatarConfig, DensityConfig, LossWeights
 
 if TYPE_CHECKING:
-    from gsth.avatar._avatar import Avatar, Correctives, Source
+    from gsth.avatar._avatar import Avatar, Correctives, Source, seen_from
     from gsth.avatar._crew import Crew, check_crew, crew
     from gsth.avatar._train import train
 
@@ -26,13 +26,14 @@ __all__ = [
     "Source",
     "check_crew",
     "crew",
+    "seen_from",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # The configs above must stay importable without torch: the command line shows them in its help.
-    if name in ("Avatar", "Correctives", "Source"):
+    if name in ("Avatar", "Correctives", "Source", "seen_from"):
         from gsth.avatar import _avatar
 
         return getattr(_avatar, name)

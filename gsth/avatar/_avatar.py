@@ -39,8 +39,6 @@ class Source(Coin):
     train_frames: int
     """How many of the tracked frames, from the start, were trained on; the rest was never seen."""
     frame_ids: Tensor = dims("t")
-    landmarks_px: Tensor = dims("t l 2")
-    """Detected landmarks, px of the crop at training size."""
     found: Tensor = dims("t")
     error_pct: Tensor = dims("t")
 
@@ -90,6 +88,26 @@ def trained_range(motion: Motion, names: tuple[str, ...]) -> dict[str, Any]:
     columns = {f"{n}_deg": turns[:, i] for i, n in enumerate(("pitch", "yaw", "roll"))}
     columns |= {name: motion.expr[:, i] for i, name in enumerate(names)}
     return {name: [round(float(v.amin()), 3), round(float(v.amax()), 3)] for name, v in columns.items()}
+
+
+def seen_from(shaped: ShapedHead, motion: Motion, eye: Tensor) -> Tensor:
+    """The directions in which a point of the world [3] lies from the head, in the head's own axes, [t 3]."""
+    turn, place = motion.T_world_head[:, :4], motion.T_world_head[:, 4:]
+    pivots = shaped.pivots[:3] - torch.cat((torch.zeros(1, 3), shaped.pivots[:2]))
+    for j, step in enumerate(pivots):
+        place = place + math3d.quat_rotate(turn, step.expand_as(place))
+        turn = math3d.quat_mul(turn, motion.joints[:, j])
+    return torch.nn.functional.normalize(math3d.quat_rotate(math3d.quat_conj(turn), eye - place), dim=-1)
+
+
+def trained_views(shaped: ShapedHead, motion: Motion) -> list[list[int]]:
+    """From where a camera at the world's origin saw the head, for its artifact: longitudes and latitudes.
+
+    Whole degrees, in the head's own axes, from where the face looks: the first to its left, the second downwards.
+    """
+    x, y, z = seen_from(shaped, motion, torch.zeros(3)).unbind(-1)
+    told = torch.stack((torch.atan2(x, -z), torch.asin(y.clamp(-1, 1))), 1)
+    return torch.rad2deg(told).round().int().unique(dim=0).tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +198,6 @@ class Avatar:
             **{f"motion.{n}": getattr(self.motion, n) for n in _MOTION},
             "cameras.K": self.cameras.Ks[0],
             "source.frame_ids": s.frame_ids,
-            "source.landmarks_px": s.landmarks_px,
             "source.found": s.found,
             "source.error_pct": s.error_pct,
             **{f"splats.{n}": getattr(splats, n) for n in _SPLATS},
@@ -258,7 +275,7 @@ class Avatar:
                 src["fps"],
                 tuple(src["crop_px"]),
                 src["train_frames"],
-                **{n: arrays[f"source.{n}"] for n in ("frame_ids", "landmarks_px", "found", "error_pct")},
+                **{n: arrays[f"source.{n}"] for n in ("frame_ids", "found", "error_pct")},
             ),
             plate=torch.from_numpy(media.read_image(plate)).float() / 255 if plate.exists() else None,
             correctives=Correctives(**{n: arrays[f"correctives.{n}"] for n in _CORRECTIVES})

@@ -95,6 +95,11 @@ class AvatarConfig:
         for name in ("steps", "batch", "splats", "max_splats", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.correctives < 0:
+            raise InputError(f"correctives is {self.correctives}; it must be 0 (none) or more")
+        for name in ("coarse_until", "settle"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise InputError(f"{name} is {share}; it is a share of the steps, from 0 to 1")
         if self.max_splats < self.splats:
             raise InputError(f"max_splats is {self.max_splats}, smaller than splats, {self.splats}; raise it")
         if not 0 <= self.sh_degree <= 3:

@@ -43,11 +43,15 @@ def initial_splats(reel: Reel, head: HeadModel, config: AvatarConfig) -> RiggedS
             f"{reel.tracks[0].clip.path}: no part of the tracked head lies in the picture; look at the track"
         )
     face_ids, bary, points = face_ids[keep], bary[keep], points[:, keep]
-    views = with_depth(views, head.faces[face_ids.unique()])
+    # What stands in the way: all of the head, and of hair and clothes what is worn.
+    solid = ~_regions.cover_faces(head)
+    solid[face_ids] = True
+    views = with_depth(views, head.faces[solid])
     colour = _colours(views, head, face_ids, points)
     spacing = _spacing(rest, head, face_ids)
     base = discs(head, views.verts[0], face_ids, points[0], colour, spacing)
-    return join(base, _fill(views, head, base, points, config.splats // 4, generator))
+    room = min(config.splats // 4, config.max_splats - len(face_ids))
+    return join(base, _fill(views, head, base, points, room // 6, generator))
 
 
 def areas(corners: Tensor) -> Tensor:
@@ -118,16 +122,17 @@ def discs(
 
 
 def _fill(
-    views: Views, head: HeadModel, base: RiggedSplats, points: Tensor, most: int, generator: torch.Generator
+    views: Views, head: HeadModel, base: RiggedSplats, points: Tensor, each: int, generator: torch.Generator
 ) -> list[RiggedSplats]:
-    """Splats for what the matte shows beyond the mesh, carried by the nearest sample in the picture."""
+    """Splats for what the matte shows beyond the mesh, carried by the nearest sample in the picture; up to ``each`` of
+    every third view."""
     out = []
     for t in range(0, len(views.verts), 3):
         covered = torch.nn.functional.max_pool2d(torch.isfinite(views.depth[t]).float()[None, None], 7, 1, 3)[0, 0] > 0
         open_rc = (views.mattes[t] & ~covered).nonzero()
-        if len(open_rc) == 0:
+        if each == 0 or len(open_rc) == 0:
             continue
-        picked = open_rc[torch.randperm(len(open_rc), generator=generator)[: max(1, most // 6)]]
+        picked = open_rc[torch.randperm(len(open_rc), generator=generator)[:each]]
         px = picked.flip(-1) + 0.5
         K = views.K[t]
         _, inside = views.one(t).pixels(points[t : t + 1])

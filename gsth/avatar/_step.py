@@ -119,7 +119,8 @@ def _spoken(
     if state.voice is None or not _field_learns(state.step, config):
         return splats, torch.zeros((), device=scene.device)
     field = state.voice.field
-    listeners = Listeners.of(scene.shaped, splats)
+    # Of the bare splats, as in ``Avatar.pose``: the field is not asked where correctives took them.
+    listeners = Listeners.of(scene.shaped, state.rigged())
     delta = field(field.features(listeners.points), listeners.inside, motion)
     return listeners.moved(splats, delta), field.price(delta)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load as tensors_of
 
 from gsth import artifacts, head, render
 from gsth.avatar import _complete, _cover, _density, _state
-from gsth.avatar._avatar import Avatar, Correctives, Source, trained_range
+from gsth.avatar._avatar import Avatar, Correctives, Source, trained_range, trained_views
 from gsth.avatar._config import AvatarConfig
 from gsth.avatar._crew import Crew
 from gsth.avatar._field import Field
@@ -161,7 +161,7 @@ def _checkpoint_due(step: int, config: AvatarConfig) -> bool:
 
 
 def _settle_due(step: int, config: AvatarConfig) -> bool:
-    return step == round(config.settle * config.steps) < config.steps
+    return step == max(1, round(config.settle * config.steps)) < config.steps
 
 
 def _density_due(step: int, config: AvatarConfig) -> bool:
@@ -201,6 +201,7 @@ def _own(scene: Scene, state: TrainState, motion: Motion) -> Motion:
 
 def _avatar(scene: Scene, state: TrainState) -> Avatar:
     reel, track = scene.reel, scene.reel.tracks[0]
+    learned = frames_of(reel.motion, reel.usable)
     p = {name: value.detach().to(_HOST) for name, value in state.params.items()}
     correctives = None
     if len(scene.corrective_basis):
@@ -220,14 +221,16 @@ def _avatar(scene: Scene, state: TrainState) -> Avatar:
             crop_px=track.crop_px,
             train_frames=reel.train_frames,
             frame_ids=track.frame_ids,
-            landmarks_px=track.landmarks_px,
             found=track.found,
             error_pct=track.error_pct,
         ),
         plate=track.plate,
         correctives=correctives,
-        meta={"trained_range": trained_range(frames_of(reel.motion, reel.learned), scene.head.expression_names)}
-        | more_clips(reel),
+        meta={
+            "trained_range": trained_range(learned, scene.head.expression_names),
+            "trained_views": trained_views(scene.head.shaped(track.identity), learned),
+            **more_clips(reel),
+        },
     )
 
 

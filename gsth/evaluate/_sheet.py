@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gsth import media, metrics, provenance, render
+from gsth import math3d, media, metrics, provenance, render
 from gsth.evaluate import _subject
 from gsth.evaluate._pictures import reference_picture, resized
 from gsth.metrics import Box, Picture
@@ -52,7 +52,7 @@ def sheet(avatar: Avatar, clip: Clip, out: Path, columns: int = 4) -> None:
         frame = int(source.frame_ids[t])
         film.append(reference_picture(next(iter(media.frames(clip, frame, frame + 1))), source.crop_px, *size))
     mine = [draw(motion, t) for t in chosen]
-    mouths = [_square(metrics.mouth_box(source.landmarks_px[t].double().numpy(), *size), *size) for t in chosen]
+    mouths = [_mouth(avatar, motion[t]) for t in chosen]
     rows = [film, mine, [_difference(a, b) for a, b in zip(film, mine, strict=True)]]
     rows += [[_cell(metrics.cut(p, box)) for p, box in zip(row, mouths, strict=True)] for row in (film, mine)]
     rows += [[_seen(avatar, motion[t], avatar.around(motion[t], yaw)) for t in chosen] for yaw in (-SIDE_RAD, SIDE_RAD)]
@@ -72,6 +72,13 @@ def _with(avatar: Avatar, motion: Motion, made: dict[str, float]) -> Motion:
         if name in names:
             expr[:, names.index(name)] = value
     return motion.replace(expr=expr)
+
+
+def _mouth(avatar: Avatar, motion: Motion) -> Box:
+    """A square around the mouth of the tracked mesh, of one frame."""
+    points = math3d.project(avatar.head.landmarks(avatar.shaped.posed(motion).verts)[0], avatar.cameras.Ks[0])
+    size = avatar.cameras.width, avatar.cameras.height
+    return _square(metrics.mouth_box(points.double().numpy(), *size), *size)
 
 
 def _seen(avatar: Avatar, motion: Motion, camera: Cameras) -> Picture:

@@ -370,7 +370,6 @@ def _avatar_of(contents: Contents, name: str, digest: str) -> Avatar:
             (0, 0, camera["width"], camera["height"]),
             frames,
             frame_ids=torch.arange(frames),
-            landmarks_px=torch.zeros(frames, len(model.landmark_faces), 2),
             found=torch.zeros(frames, dtype=torch.bool),
             error_pct=torch.zeros(frames),
         ),

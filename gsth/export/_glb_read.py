@@ -76,7 +76,6 @@ def _avatar(doc: Document, path: Path, sha256: str) -> Avatar:
             crop_px=(0, 0, width, height),
             train_frames=frames,
             frame_ids=torch.arange(frames),
-            landmarks_px=_landmarks(model, identity, motion, K),
             found=torch.ones(frames, dtype=torch.bool),
             error_pct=torch.zeros(frames),
         ),
@@ -237,8 +236,3 @@ def _correctives(doc: Document, rig: dict[str, Any], splats: RiggedSplats, motio
         means_delta=_layers(doc, made["offsets"], b, n).transpose(0, 1).contiguous(),
         sh_delta=_layers(doc, made["colors"], b, n).transpose(0, 1).contiguous(),
     )
-
-
-def _landmarks(model: HeadModel, identity: Identity, motion: Motion, K: Tensor) -> Tensor:
-    """Where the head's landmarks stand in each frame, px: nobody detected any."""
-    return math3d.project(model.landmarks(model.shaped(identity).posed(motion).verts), K)

@@ -166,7 +166,6 @@ def bare_avatar(folder: Path) -> Avatar:
             crop_px=track.crop_px,
             train_frames=len(track.frame_ids),
             frame_ids=track.frame_ids,
-            landmarks_px=track.landmarks_px,
             found=track.found,
             error_pct=track.error_pct,
         ),

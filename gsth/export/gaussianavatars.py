@@ -327,7 +327,7 @@ def _avatar(model: HeadModel, splats: RiggedSplats, given: Mapping[str, np.ndarr
 
     import torch
 
-    from gsth import artifacts, math3d, provenance
+    from gsth import artifacts, provenance
     from gsth.avatar import Avatar, Source
     from gsth.head import flame
     from gsth.types import Cameras, Identity
@@ -351,7 +351,6 @@ def _avatar(model: HeadModel, splats: RiggedSplats, given: Mapping[str, np.ndarr
         crop_px=(0, 0, SIZE_PX, SIZE_PX),
         train_frames=frames,
         frame_ids=torch.arange(frames),
-        landmarks_px=math3d.project(model.landmarks(model.shaped(identity).posed(motion).verts), K),
         found=torch.ones(frames, dtype=torch.bool),
         error_pct=torch.zeros(frames),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gsth import math3d
+from gsth.avatar import seen_from
 
 if TYPE_CHECKING:
     from gsth.avatar import Avatar
@@ -37,16 +37,21 @@ class TrainedRange:
     def __init__(self, avatar: Avatar) -> None:
         """Learn the views and spans of the training frames."""
         known = avatar.motion[: max(avatar.source.train_frames, 1)]
-        self._pivots = avatar.shaped.pivots
-        self._names = avatar.head.expression_names
-        stride = max(1, math.ceil(len(known) / _MOST_VIEWS))
+        self._shaped, self._names = avatar.shaped, avatar.head.expression_names
         eye = -avatar.cameras.viewmats[0, :3, :3].T @ avatar.cameras.viewmats[0, :3, 3]
-        self._views = torch.cat([self._seen_from(known[i], eye) for i in range(0, len(known), stride)])
-        self._low, self._high = known.expr.amin(0), known.expr.amax(0)
+        # The avatar's motion is that of its first clip, its meta tells of all.
+        told = avatar.meta.get("trained_views")
+        self._views = _directions(told) if told else seen_from(self._shaped, known, eye)
+        self._views = self._views[:: max(1, math.ceil(len(self._views) / _MOST_VIEWS))]
+        spans = avatar.meta.get("trained_range", {})
+        if all(name in spans for name in self._names):
+            self._low, self._high = torch.tensor([spans[name] for name in self._names]).T
+        else:
+            self._low, self._high = known.expr.amin(0), known.expr.amax(0)
 
     def read(self, motion: Motion, orbit: Orbit) -> Reading:
         """The meter for one frame of motion and a camera."""
-        view = self._seen_from(motion, torch.tensor(orbit.position))[0]
+        view = seen_from(self._shaped, motion, torch.tensor(orbit.position))[0]
         away = math.degrees(math.acos(float((self._views @ view).max().clamp(-1, 1))))
         beyond = torch.maximum(motion.expr[0] - self._high, self._low - motion.expr[0]).clamp_min(0)
         worst = int(beyond.argmax())
@@ -63,12 +68,9 @@ class TrainedRange:
             )
         return Reading(min(max(levels), 1.0), "; ".join(reasons))
 
-    def _seen_from(self, motion: Motion, eye: Tensor) -> Tensor:
-        """The direction from the head to a point of the world in the head's own axes, [1 3]."""
-        turn, place = motion.T_world_head[0, :4], motion.T_world_head[0, 4:]
-        for j, parent in ((0, None), (1, 0), (2, 1)):
-            step = self._pivots[j] - (self._pivots[parent] if parent is not None else 0)
-            place = place + math3d.quat_rotate(turn, step)
-            turn = math3d.quat_mul(turn, motion.joints[0, j])
-        to = math3d.quat_rotate(math3d.quat_conj(turn), eye - place)
-        return torch.nn.functional.normalize(to, dim=0)[None]
+
+def _directions(degrees: list[list[int]]) -> Tensor:
+    """Unit vectors [k 3] of ``Avatar.meta["trained_views"]``."""
+    longitude, latitude = torch.deg2rad(torch.tensor(degrees, dtype=torch.float32)).T
+    flat = latitude.cos()
+    return torch.stack((flat * longitude.sin(), latitude.sin(), -flat * longitude.cos()), 1)

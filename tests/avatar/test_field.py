@@ -5,11 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from gsth.avatar import Avatar, AvatarConfig, DensityConfig, train
+from gsth import head, render
+from gsth.avatar import Avatar, AvatarConfig, DensityConfig, _step, _train, train
 from gsth.avatar._field import Field, Kind, Listeners
+from gsth.avatar._reel import Reel
+from gsth.avatar._scene import Scene
 from gsth.errors import InputError
 from gsth.head import HeadModel
-from gsth.types import Identity, Motion, Saved, Track
+from gsth.types import Identity, Motion, RiggedSplats, Saved, Track
 
 KINDS: tuple[Kind, ...] = ("attention", "region")
 CONFIG = AvatarConfig(
@@ -90,6 +93,35 @@ def test_one_frame_at_a_time_equals_all_at_once(ball: HeadModel, speaking: Track
     cut = speaking.motion[2:5]
     whole: Motion = speaking.motion
     torch.testing.assert_close(field(features, inside, whole[3]), field(features, inside, cut[1]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_draws_what_the_avatar_will_be(kind: Kind, speaking: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Correctives move splats, but not the places that the field is asked about."""
+    config = dataclasses.replace(CONFIG, field=kind, correctives=2, pose_refinement=False, steps=10)
+    scene = Scene.of(Reel.of(speaking, 8), head.load("ball"), config, torch.device("cpu"))
+    state = _train._start(scene, config)
+    state.voice, state.step = _train._voice(scene, config), 9
+    for values in (state.params["means_delta"], *state.voice.field.parameters()):
+        torch.nn.init.normal_(values, std=0.5)
+    drawn: list[RiggedSplats] = []
+    rig = render.rig
+    monkeypatch.setattr(render, "rig", lambda splats, mesh: (drawn.append(splats), rig(splats, mesh))[1])
+    _step.one_frame(scene, state, config, 3, state.refinement.leaf(3))
+    _train._avatar(scene, state).pose(speaking.motion[3])
+    step, later = drawn
+    torch.testing.assert_close(step.means_tri, later.means_tri)
+    torch.testing.assert_close(step.sh, later.sh)
+
+
+def test_inside_the_mouth_the_region_field_moves_mostly_up_and_down(ball: HeadModel, speaking: Track) -> None:
+    field = fresh("region", ball, speaking)
+    for branch in (field.body.face, field.body.mouth):
+        torch.nn.init.constant_(branch[-1].bias, 0.5)  # type: ignore[index,union-attr]
+    features, inside = field.features(ball.template[:2]), torch.tensor((False, True))
+    skin, mouth = field(features, inside, speaking.motion[2]).detach()[:, :3].abs()
+    torch.testing.assert_close(skin, skin[1].expand(3))
+    assert mouth[1] == skin[1] and (mouth[[0, 2]] < 0.3 * mouth[1]).all()
 
 
 def test_killed_run_with_a_field_ends_the_same(speaking: Track, tmp_path_factory: pytest.TempPathFactory) -> None:

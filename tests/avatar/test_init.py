@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import small_work
 import torch
 
 from gsth import math3d, render
-from gsth.avatar import AvatarConfig
+from gsth.avatar import AvatarConfig, _regions
 from gsth.avatar._init import initial_splats
 from gsth.avatar._reel import Reel
 from gsth.avatar._views import Views, spread_frames
-from gsth.head import HeadModel
+from gsth.head import HeadModel, load
 from gsth.types import Mesh, Track
+
+SH_C0 = 0.28209479177387814
 
 CONFIG = AvatarConfig(splats=800, max_splats=1000)
 
@@ -38,6 +43,32 @@ def test_no_splats_where_the_matte_shows_no_person(ball_track: Track, ball: Head
     world = render.rig(splats, mesh)
     px = math3d.project(world.means, ball_track.cameras.Ks[0])
     assert (px[:, 0] > ball_track.cameras.width / 2 - 8).all()
+
+
+def test_the_cap_holds_from_the_start(ball_track: Track, ball: HeadModel) -> None:
+    """What stands beyond the mesh is filled as far as there is room."""
+    wide = ball_track.mattes.copy()
+    wide[:, 4:-4, 4:-4] = 255
+    track = ball_track.replace(mattes=wide)
+    counts = [
+        len(initial_splats(Reel.of(track, 8), ball, AvatarConfig(splats=300, max_splats=most)).face_ids)
+        for most in (300, 330, 400)
+    ]
+    assert counts[0] == 300 < counts[1] <= 330 < counts[2] <= 400
+
+
+def test_a_mouth_that_never_opened_starts_in_its_own_colours(tmp_path: Path) -> None:
+    """No skin from before the closed lips."""
+    track = small_work.track(tmp_path / "clip.mp4")
+    shut = torch.zeros_like(track.motion.expr)
+    track = track.replace(motion=track.motion.replace(expr=shut))
+    splats = initial_splats(Reel.of(track, 8), load("builtin"), AvatarConfig(splats=6000, max_splats=8000))
+    regions = _regions.region_of_faces(load("builtin"))[splats.face_ids]
+    for index, region in enumerate(_regions.REGIONS):
+        if region.name in ("teeth_upper", "teeth_lower", "mouth_inner", "tongue"):
+            mine = splats.sh[regions == index, 0] * SH_C0 + 0.5
+            assert len(mine) > 5
+            torch.testing.assert_close(mine, torch.tensor(region.colour).expand_as(mine), msg=region.name)
 
 
 def test_spread_frames_prefers_what_differs(ball_track: Track) -> None:

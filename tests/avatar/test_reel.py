@@ -113,6 +113,11 @@ def test_the_avatar_keeps_the_first_clip(made: Avatar, own: Track, other: Track)
     (told,) = made.meta["more_clips"]
     assert told == {"name": "ball.mp4", "sha256": artifacts.sha256(other.clip.path), "frames": 4}
     yaw = math3d.quat_to_rotvec(torch.cat((own.motion.joints[: OWN - 1, 2], other.motion.joints[:, 2])))[:, 1]
+    views = torch.tensor(made.meta["trained_views"])
+    # The head turns to its left, so the camera goes to its right.
+    assert (-views[:, 0].max(), -views[:, 0].min()) == pytest.approx(
+        (float(yaw.min().rad2deg()), float(yaw.max().rad2deg())), abs=1.5
+    )
     low, high = made.meta["trained_range"]["yaw_deg"]
     assert (low, high) == pytest.approx((float(yaw.min().rad2deg()), float(yaw.max().rad2deg())), abs=0.01)
 

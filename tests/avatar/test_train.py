@@ -7,8 +7,9 @@ import pytest
 import small_work
 import torch
 
-from gsth import head, render
-from gsth.avatar import Avatar, AvatarConfig, Crew, DensityConfig, _step, _train, train
+from gsth import head, pipeline, render
+from gsth._config import presets
+from gsth.avatar import Avatar, AvatarConfig, Crew, DensityConfig, _regions, _step, _train, train
 from gsth.avatar._crew import device_of
 from gsth.avatar._reel import Reel
 from gsth.avatar._scene import Scene
@@ -90,6 +91,54 @@ def test_pose_refuses_other_heads_and_several_frames(trained: list) -> None:
     stranger = avatar.motion.replace(head=dataclasses.replace(avatar.motion.head, name="other"))
     with pytest.raises(InputError, match="other"):
         avatar.pose(stranger[0])
+
+
+def test_teeth_keep_their_places_while_skin_follows_the_motion(tmp_path: Path) -> None:
+    track, config = small_work.track(tmp_path / "clip.mp4"), small_work.config(splats=3000, max_splats=4000).avatar
+    *_, done = train(track, config, tmp_path / "work", 8)
+    avatar = Avatar.load(done.path)
+    assert avatar.correctives is not None
+    moved = avatar.correctives.means_delta.abs().amax((1, 2))
+    names = [_regions.REGIONS[i].name for i in _regions.region_of_faces(avatar.head)[avatar.splats.face_ids]]
+    teeth = torch.tensor([name.startswith("teeth") for name in names])
+    skin = torch.tensor([name == "face" for name in names])
+    assert teeth.sum() > 10 and (moved[teeth] == 0).all() and (moved[skin] > 0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"settle": -0.1}, {"settle": 3.0}, {"coarse_until": 1.5}, {"correctives": -1}, {"steps": 0}], ids=str
+)
+def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        dataclasses.replace(CONFIG, **wrong)
+
+
+def test_settling_at_once_settles(ball_track: Track, tmp_path: Path) -> None:
+    made = run(ball_track, tmp_path, dataclasses.replace(CONFIG, settle=0.0, steps=10))[-1]
+    never = run(ball_track, tmp_path / "n", dataclasses.replace(CONFIG, settle=1.0, steps=10))[-1]
+    assert Avatar.load(made.path).unseen is not None and Avatar.load(never.path).unseen is None
+    assert Avatar.load(made.path).unseen.any()  # type: ignore[union-attr]
+
+
+def test_five_minutes_of_the_largest_preset_stay_below_thirty_megabytes(trained: list, tmp_path: Path) -> None:
+    """Beside this lies a still background, a megabyte or two."""
+    avatar = Avatar.load(trained[-1].path)
+    assert avatar.correctives is not None
+    config, frames = presets(pipeline.TrainConfig, "train")["high"].avatar, 7500
+    rows, names = torch.arange(config.max_splats) % len(avatar.splats.face_ids), head.load().expression_names
+    long = avatar.taken(rows)
+    assert long.correctives is not None
+    kept = torch.arange(config.correctives) % long.correctives.means_delta.shape[1]
+    deltas = {n: getattr(long.correctives, n)[:, kept] for n in ("means_delta", "sh_delta")}
+    which = torch.arange(frames) % len(avatar.motion)
+    fields = {n: getattr(avatar.motion, n)[which] for n in ("joints", "T_world_head")}
+    motion = avatar.motion.replace(expr=torch.rand(frames, len(names)), **fields)
+    source = avatar.source.replace(**{n: getattr(avatar.source, n)[which] for n in ("frame_ids", "found", "error_pct")})
+    dataclasses.replace(
+        long, motion=motion, landmark_motion=motion, source=source, correctives=long.correctives.replace(**deltas)
+    ).save(tmp_path / "long.avatar")
+    size = sum(path.stat().st_size for path in (tmp_path / "long.avatar").rglob("*"))
+    assert size < 28e6
 
 
 def test_nan_stops_with_the_name_of_what_broke(ball_track: Track, tmp_path: Path) -> None:

@@ -73,7 +73,6 @@ def avatar_of(clip_path: Path, crop_px: tuple[int, int, int, int], size: int, tr
         crop_px=crop_px,
         train_frames=trained,
         frame_ids=torch.arange(first, clip.frames),
-        landmarks_px=torch.zeros(tracked, 478, 2),
         found=torch.ones(tracked, dtype=torch.bool),
         error_pct=torch.zeros(tracked),
     )

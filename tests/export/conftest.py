@@ -84,7 +84,6 @@ def person() -> Avatar:
         crop_px=(0, 0, 96, 96),
         train_frames=4,
         frame_ids=torch.arange(FRAMES),
-        landmarks_px=torch.zeros(FRAMES, 478, 2),
         found=torch.ones(FRAMES, dtype=torch.bool),
         error_pct=torch.zeros(FRAMES),
     )

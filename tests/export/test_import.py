@@ -58,7 +58,7 @@ def test_a_prop_hung_on_a_track_moves_as_that_person(person: Avatar, tmp_path: P
     images, mattes = (np.zeros((len(m), size, size, *c), np.uint8) for c in ((3,), ()))
     track = Track(
         clip, s.frame_ids, s.crop_px, person.cameras.replace(width=size, height=size), person.identity, m,
-        s.landmarks_px, s.found, s.error_pct, images, mattes,
+        torch.zeros(len(m), 478, 2), s.found, s.error_pct, images, mattes,
     )  # fmt: skip
     artifacts.save(track, tmp_path / "me.track")
     list(ply.Config().build().write(person, tmp_path / "a.ply"))

@@ -72,7 +72,6 @@ def person() -> Any:
             (0, 0, WIDTH, HEIGHT),
             frames,
             frame_ids=torch.arange(frames),
-            landmarks_px=torch.zeros(frames, 478, 2),
             found=torch.ones(frames, dtype=torch.bool),
             error_pct=torch.zeros(frames),
         ),

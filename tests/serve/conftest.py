@@ -85,7 +85,6 @@ def person() -> Avatar:
         crop_px=(0, 0, 96, 96),
         train_frames=8,
         frame_ids=torch.arange(10),
-        landmarks_px=torch.zeros(10, 478, 2),
         found=torch.ones(10, dtype=torch.bool),
         error_pct=torch.zeros(10),
     )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gsth import media
+from gsth import math3d, media
+from gsth.avatar._avatar import trained_views
 from gsth.errors import InputError
 from gsth.serve._optics import Optics
 from gsth.serve._paint import Film, Painter
@@ -139,6 +140,23 @@ def test_the_meter_rises_with_the_angle_and_beyond_the_filmed_span(person: Any) 
     session.express("mouthSmileLeft", 0.9)
     reading = meter.read(session.moment().motion, optics.home(1, 1))
     assert reading.level == 1.0 and "mouthSmileLeft 0.90 (filmed 0.00 to 0.00)" in reading.reason
+
+
+def test_the_meter_knows_what_further_clips_showed(person: Any) -> None:
+    """The avatar's own motion is that of its first clip; views and spans of all clips stand in its meta."""
+    optics, session = Optics.of(person), Session(person)
+    session.express("mouthSmileLeft", 0.9)
+    turned = [math3d.rotvec_to_quat(torch.tensor([[0.0, a, 0.0]])) for a in (0.0, 0.7)]
+    seen = [math3d.quat_mul(person.motion[0].joints[:, 2], turn) for turn in turned]
+    joints = [torch.cat((person.motion[0].joints[:, :2], q[:, None], person.motion[0].joints[:, 3:]), 1) for q in seen]
+    two = person.motion[:2].replace(joints=torch.cat(joints), T_world_head=person.motion.T_world_head[[0, 0]])
+    names = person.head.expression_names
+    told = {"trained_views": trained_views(person.shaped, two), "trained_range": {name: [0.0, 1.0] for name in names}}
+    both = dataclasses.replace(person, meta=told)
+    motion = session.moment().motion.replace(joints=joints[1])
+    assert TrainedRange(person).read(motion, optics.home(1, 1)).level == 1.0
+    reading = TrainedRange(both).read(motion, optics.home(1, 1))
+    assert reading.level < 0.1 and not reading.reason
 
 
 def test_turning_the_head_under_the_camera_is_a_view_from_the_side(person: Any) -> None:
