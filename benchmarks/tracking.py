@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("clips", type=Path, nargs="*")
     parser.add_argument("--no-actor", action="store_true", help="leave the synthetic actor out")
-    parser.add_argument("--minutes", type=float, help="play each clip to and fro for so long, and track it at 256 px")
+    parser.add_argument("--minutes", type=float, help="play each clip to and fro for so long, and track that")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     about: dict[str, object] = {
@@ -256,7 +256,7 @@ def main() -> None:
             else:
                 name = f"{clip.stem}, {args.minutes:g} min"
                 long = lengthened(clip, args.minutes, Path(scratch) / f"{clip.stem}.mp4")
-                _, figures = tracked(long, Path(scratch) / "long.track", TrackConfig(size=256))
+                _, figures = tracked(long, Path(scratch) / "long.track", TrackConfig())
                 rows[name] = {"photometric": figures}
                 show(name, rows[name])
     args.out.parent.mkdir(exist_ok=True)

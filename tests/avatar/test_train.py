@@ -128,8 +128,9 @@ def test_five_minutes_of_the_largest_preset_stay_below_thirty_megabytes(trained:
     rows, names = torch.arange(config.max_splats) % len(avatar.splats.face_ids), head.load().expression_names
     long = avatar.taken(rows)
     assert long.correctives is not None
-    kept = torch.arange(config.correctives) % long.correctives.means_delta.shape[1]
+    kept = torch.arange(config.correctives) % len(long.correctives.basis)
     deltas = {n: getattr(long.correctives, n)[:, kept] for n in ("means_delta", "sh_delta")}
+    deltas["basis"] = long.correctives.basis[kept]
     which = torch.arange(frames) % len(avatar.motion)
     fields = {n: getattr(avatar.motion, n)[which] for n in ("joints", "T_world_head")}
     motion = avatar.motion.replace(expr=torch.rand(frames, len(names)), **fields)
