@@ -14,8 +14,8 @@ class EvalConfig:
     """What to score, and what to write."""
 
     driven: Literal["track", "audio"] = "track"
-    """track: the tracked motion of the held-out frames. audio: expressions from the clip's sound alone, head pose and
-    gaze from the track."""
+    """track: the tracked motion of the held-out frames. audio: expressions from the clip's own sound; head pose, gaze
+    and blinks from the track."""
     audio: Path | None = None
     """Cross-driven: speak this sound, of anybody in any language, instead. Only what needs no reference is scored."""
     motion: Path | None = None
