@@ -34,7 +34,8 @@ class EvalConfig:
     html: Path | None = None
     """Write a report of one file, with plots and a side-by-side video."""
     sheet: Path | None = None
-    """Write a picture sheet (.png): truth, avatar, difference, mouth, side views, expressions never made."""
+    """Write a picture sheet (.png): truth, avatar, difference, mouth, side views, turntable, expressions never
+    made."""
     frames: Path | None = None
     """Write every held-out frame, as rendered, into this folder: <frame number in the clip>.png and frames.json.
     Each is signed as AI-generated; no pixel is changed."""

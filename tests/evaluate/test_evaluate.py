@@ -302,7 +302,7 @@ def test_a_report_of_one_file_holds_video_and_plots_and_nothing_from_outside(
         assert "intact; AI-generated" in provenance.verify(shows_avatar)[0]
     # the avatar equals the last training frame here, and the nearest one is not worse: that must be seen
     sheet = media.read_image(tmp_path / "s.png")
-    assert sheet.shape == (10 * 320, 4 * 320, 3)
+    assert sheet.shape == (11 * 320, 4 * 320, 3)
     assert np.abs(sheet[330:630, 10:310].astype(float) - sheet[330:630, 330:630]).mean() < 1  # the plate, twice
 
 
