@@ -86,40 +86,56 @@ def newest(folder: Path) -> Path | None:
     return max(dated)[1] if dated else None
 
 
+def figures(entry: dict[str, Any]) -> dict[str, str]:
+    """One clip's cells of the table, by the heads of their columns."""
+    rows, seconds = entry["track"]["rows"], entry["train_seconds"]
+    mine, heard = rows["avatar"], entry.get("audio", {}).get("rows", {}).get("avatar", {})
+    free = [rows[b]["psnr_db"] for b in ("last_frame", "mean_frame", "nearest_frame", "textured_mesh")]
+    return {
+        "PSNR, dB": _cell(mine["psnr_db"], 2),
+        "SSIM": _cell(mine["ssim"], 3),
+        "face PSNR, dB": _cell(mine["face_psnr_db"], 2),
+        "ST-LPIPS": _cell(mine["st_lpips"], 3),
+        "lips, % of eye distance": _cell(mine["lips_pct_iod"], 2),
+        "refined PSNR, dB": _cell(rows.get("refined", {}).get("psnr_db"), 2),
+        "best baseline PSNR, dB": _cell(max(free), 2),
+        "by its own sound: lip correlation (lag, frames)": _at_lag(heard),
+        "lips by sound, % of eye distance": _cell(heard.get("lips_pct_iod"), 2),
+        "lip opening by sound, of the true spread": _cell(heard.get("lip_ratio"), 2),
+        "training, min": _cell(None if seconds is None else seconds / 60, 1),
+    }
+
+
 def table(results: dict[str, Any]) -> str:
     """The README's table, in Markdown."""
     m = results["machine"]
+    clips = [(f"{c}, `{p}`", entry) for p, found in results["fidelity"].items() for c, entry in found.items()]
+    cells = {name: {"clip, preset": name, **figures(entry)} for name, entry in clips}
+    heads = list(next(iter(cells.values()), {"clip, preset": ""}))
     lines = [
         f"Held-out frames (never trained on) against the raw video, on {m['cpu']}, {m['cores']} cores, no GPU, "
         f"{results['date']}. *Refined*: the motion of those frames fitted against the finished avatar, an upper bound.",
         "",
-        "| clip, preset | PSNR, dB | SSIM | face PSNR, dB | ST-LPIPS | lips, % of eye distance | refined PSNR, dB "
-        "| best baseline PSNR, dB | by its own sound: lip correlation | training, min |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *(f"| {' | '.join(row.values())} |" for row in cells.values()),
     ]
-    for preset, clips in results["fidelity"].items():
-        for clip, entry in clips.items():
-            rows = entry["track"]["rows"]
-            mine, seconds = rows["avatar"], entry["train_seconds"]
-            free = [rows[b]["psnr_db"] for b in ("last_frame", "mean_frame", "nearest_frame", "textured_mesh")]
-            heard = entry.get("audio", {}).get("rows", {}).get("avatar", {}).get("lip_correlation")
-            cells = [
-                f"{clip}, `{preset}`",
-                *(_cell(mine[k], d) for k, d in (("psnr_db", 2), ("ssim", 3), ("face_psnr_db", 2), ("st_lpips", 3))),
-                _cell(mine["lips_pct_iod"], 2),
-                _cell(rows.get("refined", {}).get("psnr_db"), 2),
-                _cell(max(free), 2),
-                _cell(heard, 2),
-                _cell(None if seconds is None else seconds / 60, 1),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
     lost = [
-        f"* {clip}, `{preset}`: worse than a baseline in {', '.join(sorted(entry['track']['beaten_by']))}"
-        for preset, clips in results["fidelity"].items()
-        for clip, entry in clips.items()
+        f"* {name}: worse than a baseline in {', '.join(sorted(entry['track']['beaten_by']))}"
+        for name, entry in clips
         if entry["track"]["beaten_by"]
     ]
     return "\n".join([*lines, *(["", *lost] if lost else [])])
+
+
+def _at_lag(heard: dict[str, Any]) -> str:
+    """The correlation of the lips and the lag at which it was found; said where the search ended there."""
+    from gsth.metrics import MAX_LAG
+
+    correlation, lag = heard.get("lip_correlation"), heard.get("lip_lag_frames")
+    if correlation is None or lag is None:
+        return "-"
+    return f"{correlation:.2f} ({lag:+.0f}{', end of search' if abs(lag) >= MAX_LAG else ''})"
 
 
 def _cell(value: float | None, digits: int) -> str:

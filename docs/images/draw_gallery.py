@@ -1,4 +1,6 @@
-"""Draws the pictures of docs/gallery.md from what ``gsth demo --out DEMO`` wrote; the actor is synthetic.
+"""Draws the pictures of docs/gallery.md, and the README's first, from what ``gsth demo --out DEMO`` wrote.
+
+The actor is synthetic.
 
 python docs/images/draw_gallery.py DEMO
 """
@@ -15,6 +17,8 @@ import torch
 
 from gsth import media, provenance, render
 from gsth.avatar import Avatar
+from gsth.evaluate._pictures import resized
+from gsth.evaluate._sheet import CELL_PX
 from gsth.types import Motion
 
 HERE = Path(__file__).parent
@@ -28,6 +32,8 @@ FACES = {
     "eyeBlink": {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
 }
 SPOKEN = 5
+SHEET_ROWS, SHEET_PX = (0, 1, 5, 6), 256
+"""Of the demo's sheet, the README shows the film, the avatar, and both sides."""
 
 
 def drawn(avatar: Avatar, motion: Motion, yaw_deg: float = 0.0) -> np.ndarray:
@@ -41,29 +47,35 @@ def drawn(avatar: Avatar, motion: Motion, yaw_deg: float = 0.0) -> np.ndarray:
     return (rgb.clamp(0, 1) * 255).round().byte().numpy()
 
 
-def write(name: str, pictures: list[np.ndarray], avatar: Avatar) -> None:
-    """A strip, with all that gsth puts into pictures."""
-    who = provenance.about([avatar.meta])
-    provenance.write_image(HERE / f"{name}.jpg", np.concatenate(pictures, 1), who, provenance.STAMPED)
-    print(HERE / f"{name}.jpg")
+def of_sheet(sheet: np.ndarray) -> np.ndarray:
+    """Some rows of a picture sheet, smaller."""
+    rows = [sheet[k * CELL_PX : (k + 1) * CELL_PX] for k in SHEET_ROWS]
+    return np.concatenate([resized(row, row.shape[1] * SHEET_PX // CELL_PX, SHEET_PX) for row in rows], 0)
+
+
+def write(name: str, picture: np.ndarray, avatar: Avatar) -> None:
+    """Write a picture, with all that gsth puts into pictures."""
+    provenance.write_image(HERE / name, picture, provenance.about([avatar.meta]), provenance.STAMPED)
+    print(HERE / name)
 
 
 def main(demo: Path) -> None:
-    """Draw all three strips."""
+    """Draw the three strips and the README's first picture."""
     avatar = Avatar.load(demo / "actor.avatar")
     middle = avatar.motion[len(avatar.motion) // 3]
-    write("gallery_sides", [drawn(avatar, middle, yaw) for yaw in YAWS_DEG], avatar)
+    write("gallery_sides.jpg", np.concatenate([drawn(avatar, middle, yaw) for yaw in YAWS_DEG], 1), avatar)
     names, faces = avatar.head.expression_names, []
     for weights in FACES.values():
         expr = torch.zeros_like(middle.expr)
         for name, weight in weights.items():
             expr[0, names.index(name)] = weight
         faces.append(drawn(avatar, middle.replace(expr=expr)))
-    write("gallery_faces", faces, avatar)
+    write("gallery_faces.jpg", np.concatenate(faces, 1), avatar)
     clip = media.probe(demo / "demo.mp4")
     chosen = {round(clip.frames * (i + 1) / (SPOKEN + 1)) for i in range(SPOKEN)}
     spoken = [picture for i, picture in enumerate(media.frames(clip)) if i in chosen]
-    write("gallery_speech", spoken, avatar)
+    write("gallery_speech.jpg", np.concatenate(spoken, 1), avatar)
+    write("demo.png", of_sheet(media.read_image(demo / "sheet.png")), avatar)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ class EvalConfig:
     """What to score, and what to write."""
 
     driven: Literal["track", "audio"] = "track"
-    """track: the tracked motion of the held-out frames. audio: expressions from the clip's sound alone, head pose and
-    gaze from the track."""
+    """track: the tracked motion of the held-out frames. audio: expressions from the clip's own sound; head pose, gaze
+    and blinks from the track."""
     audio: Path | None = None
     """Cross-driven: speak this sound, of anybody in any language, instead. Only what needs no reference is scored."""
     motion: Path | None = None
@@ -34,7 +34,8 @@ class EvalConfig:
     html: Path | None = None
     """Write a report of one file, with plots and a side-by-side video."""
     sheet: Path | None = None
-    """Write a picture sheet (.png): truth, avatar, difference, mouth, side views, expressions never made."""
+    """Write a picture sheet (.png): truth, avatar, difference, mouth, side views, turntable, expressions never
+    made."""
     frames: Path | None = None
     """Write every held-out frame, as rendered, into this folder: <frame number in the clip>.png and frames.json.
     Each is signed as AI-generated; no pixel is changed."""

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsth import media, provenance
-from gsth.evaluate._measures import MEASURES, SHORT, Rows, cell, known, losses, title, wins
+from gsth.evaluate._measures import (
+    MEASURES,
+    SHORT,
+    Rows,
+    cell,
+    ends_of_search,
+    known,
+    line_head,
+    losses,
+    title,
+    wins,
+)
 
 if TYPE_CHECKING:
     from gsth.evaluate._exam import Results
@@ -46,6 +57,7 @@ def page(results: Results, about: Mapping[str, Any], heading: str) -> str:
         _video(results),
         "<h2>Figures</h2>",
         _table(results.rows, lost),
+        *(f"<p>{text}</p>" for text in ends_of_search(results.rows)),
         "<ul>",
         *(f"<li><b>{html.escape(SHORT.get(k, k))}</b>: {html.escape(title(k))}</li>" for k in results.rows),
         "</ul>",
@@ -73,9 +85,9 @@ def _table(rows: Rows, lost: Mapping[str, Sequence[str]]) -> str:
             best = key in contest and value is not None and not any(wins(m, rows[o].get(m), value) for o in contest)
             kind = "lost" if key in lost.get(m, ()) or (key == "avatar" and m in lost) else "best" if best else ""
             mark = f" class={kind}" if kind and MEASURES[m].better != "none" else ""
-            cells.append(f"<td{mark}>{cell(value)}</td>")
+            cells.append(f"<td{mark}>{cell(row, m)}</td>")
         arrow = {"high": " ↑", "low": " ↓", "none": ""}[MEASURES[m].better]
-        lines.append(f"<tr><td>{html.escape(MEASURES[m].title)}{arrow}</td>{''.join(cells)}</tr>")
+        lines.append(f"<tr><td>{html.escape(line_head(m))}{arrow}</td>{''.join(cells)}</tr>")
     return "\n".join([*lines, "</table>"])
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gsth.metrics import MAX_LAG
+
 Figures = dict[str, float | None]
 """One row: measure to value; None where it could not be measured."""
 Rows = Mapping[str, Figures]
@@ -65,6 +67,9 @@ MEASURES: Mapping[str, Measure] = {
     "faces_found": Measure("faces found", "high"),
 }
 """Keys of the figures of one row."""
+LAGS: Mapping[str, str] = {"lip_correlation": "lip_lag_frames", "sound_correlation": "sound_lag_frames"}
+"""A correlation is that at its best lag: the two are shown in one cell."""
+AT_THE_END = f"! the best lag is the last one searched ({MAX_LAG} frames): the true one may lie beyond it"
 
 ROWS: Mapping[str, str] = {
     "avatar": "avatar, motion from tracking alone",
@@ -105,8 +110,9 @@ def losses(rows: Rows) -> dict[str, list[str]]:
 
 
 def known(rows: Rows) -> list[str]:
-    """The measures that at least one row has, in order."""
-    return [m for m in MEASURES if any(row.get(m) is not None for row in rows.values())]
+    """The measures with a line of their own that at least one row has, in order."""
+    own = (m for m in MEASURES if m not in LAGS.values())
+    return [m for m in own if any(row.get(m) is not None for row in rows.values())]
 
 
 def title(row: str) -> str:
@@ -119,26 +125,49 @@ def title(row: str) -> str:
 def table(rows: Rows, absent: Mapping[str, str] | None = None) -> str:
     """The rows side by side as aligned text, one line for each measure; a dash where nothing could be measured.
 
-    What is absent, and where a baseline wins, is said below.
+    What is absent, where a lag lies at the end of its search, and where a baseline wins, is said below.
     """
     heads = {key: SHORT.get(key, key) for key in rows}
-    width = max((len(MEASURES[m].title) for m in known(rows)), default=0)
-    columns = {key: max(9, len(head) + 2) for key, head in heads.items()}
+    texts = {m: {key: cell(row, m) for key, row in rows.items()} for m in known(rows)}
+    width = max((len(line_head(m)) for m in texts), default=0)
+    columns = {
+        key: max(9, *(len(text) + 2 for text in (head, *(line[key] for line in texts.values()))))
+        for key, head in heads.items()
+    }
     lines = [" " * width + "".join(f"{head:>{columns[key]}}" for key, head in heads.items())]
     lines += [
-        f"{MEASURES[m].title:<{width}}" + "".join(f"{cell(row.get(m)):>{columns[key]}}" for key, row in rows.items())
-        for m in known(rows)
+        f"{line_head(m):<{width}}" + "".join(f"{text:>{columns[key]}}" for key, text in line.items())
+        for m, line in texts.items()
     ]
+    lines += ends_of_search(rows)
     lines += [f"{m}: {reason}" for m, reason in _by_reason(absent or {})]
     lines += [f"WORSE THAN A BASELINE: {MEASURES[m].title} ({', '.join(names)})" for m, names in losses(rows).items()]
     return "\n".join(lines)
 
 
-def cell(value: float | None) -> str:
-    """A figure as text."""
+def line_head(measure: str) -> str:
+    """What stands before a measure's figures."""
+    return f"{MEASURES[measure].title} (lag)" if measure in LAGS else MEASURES[measure].title
+
+
+def cell(row: Mapping[str, float | None], measure: str) -> str:
+    """A figure of a row as text; a correlation with its lag, which is marked where it is the last one searched."""
+    value, lag = row.get(measure), row.get(LAGS.get(measure, ""))
     if value is None:
         return "-"
-    return "inf" if math.isinf(value) else f"{value:.3f}"
+    text = "inf" if math.isinf(value) else f"{value:.3f}"
+    return text if lag is None else f"{text} ({lag:+.0f}{'!' if at_the_end(lag) else ''})"
+
+
+def at_the_end(lag: float) -> bool:
+    """Whether the search for a lag ended there."""
+    return abs(lag) >= MAX_LAG
+
+
+def ends_of_search(rows: Rows) -> list[str]:
+    """What the mark of a lag means, where a row has one."""
+    lags = (row.get(lag) for row in rows.values() for lag in LAGS.values())
+    return [AT_THE_END] if any(lag is not None and at_the_end(lag) for lag in lags) else []
 
 
 def _by_reason(absent: Mapping[str, str]) -> Sequence[tuple[str, str]]:

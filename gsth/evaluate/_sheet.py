@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from gsth.avatar import Avatar
 
 SIDE_RAD = 0.4
-TURNTABLE_RAD = (-0.785, -0.52, 0.52, 0.785)
-"""A quarter turn from one end to the other."""
+TURNTABLE_RAD = math.pi / 2
+"""The turntable goes so far to either side, in even steps."""
+TURNTABLE_ROWS = 2
 CELL_PX = 320
 DIFFERENCE_GAIN = 3
 NEVER_MADE: tuple[dict[str, float], ...] = (
@@ -39,7 +41,8 @@ def sheet(avatar: Avatar, clip: Clip, out: Path, columns: int = 4) -> None:
     """Write a picture sheet, frames spread over the held-out part.
 
     Rows, from the top: the film, the avatar with motion from tracking alone, their difference (three times), mouths of
-    film and avatar, the avatar from 23 degrees to either side, a turntable of 90 degrees, expressions never made.
+    film and avatar, the avatar from 23 degrees to either side, a turntable (two rows) from 90 degrees on one side to 90
+    on the other, expressions never made.
     """
     source = avatar.source
     first, last = source.train_frames, len(source.frame_ids) - 1
@@ -57,7 +60,9 @@ def sheet(avatar: Avatar, clip: Clip, out: Path, columns: int = 4) -> None:
     rows += [[_cell(metrics.cut(p, box)) for p, box in zip(row, mouths, strict=True)] for row in (film, mine)]
     rows += [[_seen(avatar, motion[t], avatar.around(motion[t], yaw)) for t in chosen] for yaw in (-SIDE_RAD, SIDE_RAD)]
     rest = motion[chosen[len(chosen) // 2]]
-    rows.append([_seen(avatar, rest, avatar.around(rest, yaw)) for yaw in np.resize(TURNTABLE_RAD, columns)])
+    turns = np.linspace(-TURNTABLE_RAD, TURNTABLE_RAD, TURNTABLE_ROWS * columns).tolist()
+    turned = [_seen(avatar, rest, avatar.around(rest, yaw)) for yaw in turns]
+    rows += [turned[k : k + columns] for k in range(0, len(turned), columns)]
     faces = [_seen(avatar, _with(avatar, rest, made), avatar.cameras) for made in NEVER_MADE]
     rows += [faces[k : k + columns] for k in range(0, len(faces) // columns * columns, columns)]
     whole = np.concatenate([np.concatenate([_cell(p) for p in row], 1) for row in rows], 0)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TRAIN_SAMPLES = 8
 """Training frames, evenly spread, on which the generalisation gap and the person's embedding are measured."""
 
+EYES = ("eyeBlink", "eyeLook", "eyeSquint", "eyeWide")
+"""How the expressions of lids and gaze begin: scored by its own sound, an avatar has those of the track."""
+
 
 def check_holdout(avatar: Avatar, path: Path) -> None:
     """Refuse an avatar that kept nothing to be scored on."""
@@ -78,7 +81,7 @@ def tracked_motion(avatar: Avatar) -> Motion:
 
 
 def self_driven(avatar: Avatar, clip: Clip) -> Motion:
-    """The tracked pose and gaze of every frame with the expressions that the clip's own sound gives."""
+    """The tracked pose, gaze and lids of every frame with the other expressions that the clip's own sound gives."""
     if clip.wav is None:
         raise InputError(f"{clip.path}: has no sound to drive the avatar; score it with --driven track")
     from gsth import drive
@@ -88,7 +91,10 @@ def self_driven(avatar: Avatar, clip: Clip) -> Motion:
     # The sound may end a little before the picture: its last frame is held.
     ids = avatar.source.frame_ids.clamp(max=len(heard) - 1)
     sound = None if heard.audio is None else heard.audio[ids]
-    return tracked_motion(avatar).replace(expr=heard.expr[ids], audio=sound)
+    tracked = tracked_motion(avatar)
+    # No sound tells when somebody blinks or where they look. Brows stay the sound's: they rise with what is stressed.
+    eyes = torch.tensor([n.startswith(EYES) for n in avatar.head.expression_names])
+    return tracked.replace(expr=torch.where(eyes, tracked.expr, heard.expr[ids]), audio=sound)
 
 
 def talk_of(avatar: Avatar, clip: Clip, frames: list[int], *, spoken_only: bool) -> Talk:

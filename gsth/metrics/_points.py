@@ -99,7 +99,11 @@ class LagFit:
     """Standard deviation of the series over that of its reference, at that lag."""
 
 
-def best_lag(series: Points, reference: Points, max_lag: int = 5) -> LagFit | None:
+MAX_LAG = 5
+"""Frames to either side in which ``best_lag`` looks: 0.2 s at 25 Hz."""
+
+
+def best_lag(series: Points, reference: Points, max_lag: int = MAX_LAG) -> LagFit | None:
     """The lag of at most ``max_lag`` frames at which ``series`` [t] correlates best with ``reference`` [t].
 
     Frames where either is NaN are left out. None where no lag leaves three frames on which both series vary.

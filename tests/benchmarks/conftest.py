@@ -15,7 +15,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 @pytest.fixture(scope="session")
 def script() -> Callable[[str], ModuleType]:
-    """Loads benchmarks/NAME.py."""
+    """Loads benchmarks/NAME.py, which finds its siblings as when it is run."""
+    sys.path.append(str(FOLDER))
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(f"bench_{name}", FOLDER / f"{name}.py")

@@ -26,15 +26,26 @@ def _results(psnr: float, **beaten: list[str]) -> dict[str, Any]:
         b: {"psnr_db": 20.0 + i} for i, b in enumerate(("last_frame", "mean_frame", "nearest_frame", "textured_mesh"))
     }
     track = {"rows": {"avatar": row, **free}, "beaten_by": beaten}
-    clips = {"me": {"train_seconds": 90.0, "track": track}}
+    clips: dict[str, Any] = {"me": {"train_seconds": 90.0, "track": track}}
     return {"machine": {"cpu": "Some CPU", "cores": 2}, "date": "2026-01-02", "fidelity": {"quick": clips}}
 
 
 def test_the_table_shows_the_results(run_all: ModuleType) -> None:
     text = run_all.table(_results(24.567))
-    assert "| me, `quick` | 24.57 | 0.800 | 25.00 | - | 1.23 | - | 23.00 | - | 1.5 |" in text
+    assert "| me, `quick` | 24.57 | 0.800 | 25.00 | - | 1.23 | - | 23.00 | - | - | - | 1.5 |" in text
     assert "Some CPU" in text and "worse" not in text
     assert "worse than a baseline in psnr_db" in run_all.table(_results(19.0, psnr_db=["last_frame"]))
+
+
+def test_what_a_clip_says_by_its_own_sound_is_shown_with_its_lag(run_all: ModuleType) -> None:
+    results = _results(24.567)
+    heard = {"lip_correlation": 0.731, "lip_lag_frames": 5.0, "lips_pct_iod": 6.03, "lip_ratio": 0.87}
+    clips = results["fidelity"]["quick"]
+    clips["me"]["audio"] = {"rows": {"avatar": heard}}
+    assert "| 23.00 | 0.73 (+5, end of search) | 6.03 | 0.87 | 1.5 |" in run_all.table(results)
+    clips["me"]["audio"] = {"rows": {"avatar": heard | {"lip_lag_frames": -2.0}}}
+    head, rule, row = run_all.table(results).splitlines()[2:5]
+    assert "| 0.73 (-2) | 6.03 |" in row and head.count("|") == rule.count("|") == row.count("|")
 
 
 def test_a_readme_that_was_edited_by_hand_is_found_out(run_all: ModuleType, tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_without_a_plate_it_says_so_and_draws_over_grey(run: Callable[..., list[
     assert any(isinstance(e, Notice) and "grey" in e.text for e in events[:1])
 
 
-def test_driven_by_sound_takes_the_face_from_it_and_the_pose_from_the_track(
+def test_driven_by_sound_takes_the_face_from_it_and_pose_and_blinks_from_the_track(
     run: Callable[..., list[Any]], avatar: Avatar, monkeypatch: pytest.MonkeyPatch, clip_path: Path
 ) -> None:
     audio = pytest.importorskip("gsth.drive.audio")
@@ -227,11 +227,14 @@ def test_driven_by_sound_takes_the_face_from_it_and_the_pose_from_the_track(
     pose = AvatarClass.pose
     monkeypatch.setattr(audio, "Config", Voice)
     monkeypatch.setattr(AvatarClass, "pose", lambda self, motion: (posed.append(motion), pose(self, motion))[1])
-    tracked = avatar.motion.replace(T_world_head=avatar.motion.T_world_head + 0.001)
-    run(replace(QUICK, driven="audio"), replace(avatar, motion=tracked))
+    seen = torch.stack((torch.full((TOTAL,), 0.9), torch.linspace(0, 1, TOTAL)), 1)
+    tracked = avatar.motion.replace(T_world_head=avatar.motion.T_world_head + 0.001, expr=seen)
+    blinks = replace(avatar.head, expression_names=("jawOpen", "eyeBlinkLeft"))
+    run(replace(QUICK, driven="audio"), replace(avatar, head=blinks, motion=tracked))
     held_out = posed[-(TOTAL - TRAINED) :]
     # The sound is one frame short of the picture: its last frame is held.
     assert [round(float(m.expr[0, 0]) * 100) for m in held_out] == [12, 13, 14, 15, 16, 16]
+    assert [m.expr[0, 1] for m in held_out] == seen[TRAINED:, 1].tolist()
     assert all(torch.equal(m.T_world_head[0], tracked.T_world_head[0]) for m in held_out)
 
 
@@ -299,7 +302,7 @@ def test_a_report_of_one_file_holds_video_and_plots_and_nothing_from_outside(
         assert "intact; AI-generated" in provenance.verify(shows_avatar)[0]
     # the avatar equals the last training frame here, and the nearest one is not worse: that must be seen
     sheet = media.read_image(tmp_path / "s.png")
-    assert sheet.shape == (10 * 320, 4 * 320, 3)
+    assert sheet.shape == (11 * 320, 4 * 320, 3)
     assert np.abs(sheet[330:630, 10:310].astype(float) - sheet[330:630, 330:630]).mean() < 1  # the plate, twice
 
 

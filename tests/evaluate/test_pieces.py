@@ -156,6 +156,21 @@ def test_a_baseline_that_wins_is_said_and_shown_in_red() -> None:
     assert "WORSE" not in _measures.table(better) and "class=lost" not in _html.page(Results(better), {}, "t")
 
 
+def test_a_correlation_stands_beside_its_lag_and_the_end_of_the_search_is_marked() -> None:
+    lips = {"lip_correlation": 0.731, "lip_lag_frames": 5.0, "sound_correlation": 0.5, "sound_lag_frames": -2.0}
+    rows = {"avatar": lips, "refined": {"lip_correlation": 0.95, "lip_lag_frames": 0.0}, "last_frame": {}}
+    head, lip_line, sound_line, told = _measures.table(rows).splitlines()
+    assert lip_line.split() == ["lip", "correlation", "(lag)", "0.731", "(+5!)", "0.950", "(+0)", "-"]
+    assert sound_line.split()[-4:] == ["0.500", "(-2)", "-", "-"]
+    assert len(head) == len(lip_line) == len(sound_line) and told.startswith("! the best lag")
+    page = _html.page(Results(rows), {}, "t")
+    assert "0.731 (+5!)" in page and "0.500 (-2)" in page and told in page
+    early = rows | {"avatar": lips | {"lip_lag_frames": 4.0}}
+    for text in (_measures.table(early), _html.page(Results(early), {}, "t")):
+        assert "0.731 (+4)" in text and "!" not in text.replace("<!doctype", "")
+    assert "0.731 (-5!)" in _measures.table({"avatar": lips | {"lip_lag_frames": -5.0}})
+
+
 def test_the_page_escapes_what_it_is_told() -> None:
     evil = "<script>alert(1)</script>"
     page = _html.page(
