@@ -92,16 +92,21 @@ def _extras() -> Iterator[Row]:
 
 def _tracking() -> Iterator[Row]:
     """Which face detector is in use, and which FLAME models were read."""
+    from gsth.head import flame
+    from gsth.track.detectors import builtin
+
     have = _installed("mediapipe")
     if have is None:
         yield Row("track", "face detector", False, "none: mediapipe is missing; run: pip install 'gsth[track]'")
-    elif have.startswith("0.10.14"):
-        yield Row("track", "face detector", True, "builtin: the models inside the wheel of mediapipe 0.10.14, offline")
     else:
-        advice = "give a model with --face-landmarker face_landmarker.task and --no-matte, or install 0.10.14"
-        yield Row("track", "face detector", False, f"mediapipe {have} ships no models: {advice}")
-    from gsth.head import flame
-
+        try:
+            builtin.solutions()
+        except GsthError as error:
+            yield Row("track", "face detector", False, str(error))
+        except Exception as error:  # a broken install raises anything
+            yield Row("track", "face detector", False, f"mediapipe {have} cannot be loaded ({error}); install it again")
+        else:
+            yield Row("track", "face detector", True, f"builtin: the models inside mediapipe {have}'s wheel, offline")
     read = flame.known()
     detail = (
         ", ".join(read) if read else "none read yet; with a file of yours: gsth track --head flame --flame-path FILE"

@@ -15,11 +15,14 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 
 from gsth import _config, cli, doctor
 from gsth.errors import GsthError, InputError, MissingExtraError
+from gsth.track.detectors import builtin
 from gsth.types import Done, Event, Notice, Saved, Step
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -344,6 +347,47 @@ def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["system", "python"].fine and rows["media", "libx264"].fine and rows["render", "torch_ref"].fine
     text = doctor.table(list(rows.values()))
     assert len(text.splitlines()) == len(rows) and "--  extra" in text
+
+
+@pytest.mark.parametrize(
+    ("have", "models", "python", "fine", "says"),
+    [
+        (None, False, (3, 11), False, r"mediapipe is missing; run: pip install 'gsth\[track\]'"),
+        ("0.10.14", True, (3, 11), True, "inside mediapipe 0.10.14's wheel"),
+        ("0.10.21", True, (3, 12), True, "inside mediapipe 0.10.21's wheel"),
+        ("1.2.2", False, (3, 12), False, "1.2.2 ships no models; install mediapipe 0.10.14, or .*--face-landmarker"),
+        ("1.2.2", False, (3, 13), False, r"1.2.2 ships no models; use Python 3.12 \(this is 3.13\).*--face-landmarker"),
+    ],
+)
+def test_doctor_knows_face_detectors_by_their_models(
+    monkeypatch: pytest.MonkeyPatch, have: str | None, models: bool, python: tuple[int, int], fine: bool, says: str
+) -> None:
+    fake = SimpleNamespace(__version__=have, **({"solutions": object()} if models else {}))
+    monkeypatch.setitem(sys.modules, "mediapipe", fake)  # type: ignore[arg-type]
+    monkeypatch.setattr(doctor, "_installed", lambda name: have)
+    monkeypatch.setattr(builtin, "PYTHON", python)
+    row = next(r for r in doctor._tracking() if r.name == "face detector")
+    assert row.fine == fine and re.search(says, row.detail), row.detail
+
+
+def test_doctor_tells_a_broken_mediapipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise TypeError("Descriptors cannot be created directly")
+
+    monkeypatch.setattr(builtin, "solutions", broken)
+    monkeypatch.setattr(doctor, "_installed", lambda name: "0.10.14")
+    row = next(r for r in doctor._tracking() if r.name == "face detector")
+    assert not row.fine and "cannot be loaded (Descriptors" in row.detail
+
+
+@pytest.mark.parametrize("extra", ["track", "eval", "flame"])
+def test_every_python_finds_a_mediapipe(extra: str) -> None:
+    """0.10.14 has no wheel for Python 3.13: there another one is asked for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [Requirement(line) for line in project["optional-dependencies"][extra] if line.startswith("mediapipe")]
+    for python, wanted in (("3.11", True), ("3.12", True), ("3.13", False), ("3.14", False)):
+        (asked,) = (r for r in lines if r.marker and r.marker.evaluate({"python_version": python}))
+        assert asked.specifier.contains("0.10.14") == wanted, python
 
 
 @pytest.mark.parametrize("extra", ["dependencies", *doctor.SHOWN_EXTRAS])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gsth import metrics, registry
-from gsth.errors import GsthError, MissingExtraError
+from gsth.errors import GsthError, InputError, MissingExtraError
 from gsth.evaluate._config import EvalConfig
 from gsth.metrics import Picture, Points
 
@@ -29,7 +29,7 @@ class Tools:
         self.absent: dict[str, str] = {}
         self.thorough = config.thorough
         self._stack = ExitStack()
-        solutions = needed("mediapipe").solutions
+        solutions = _solutions()
         self._mesh = self._stack.enter_context(
             solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True, max_num_faces=1)
         )
@@ -86,6 +86,16 @@ def needed(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise MissingExtraError(package, "eval", "scoring an avatar against its video") from error
+
+
+def _solutions() -> Any:
+    mediapipe = needed("mediapipe")
+    if not hasattr(mediapipe, "solutions"):
+        raise InputError(
+            f"mediapipe {mediapipe.__version__} ships no models, and scoring finds faces with those of 0.10.14: "
+            f"install that one (Python up to 3.12)"
+        )
+    return mediapipe.solutions
 
 
 def _flip() -> Callable[[Picture, Picture], NDArray[np.float32]]:

@@ -6,6 +6,8 @@ the surface that faces the front.
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 
 from gsth.errors import InputError, MissingExtraError
@@ -35,7 +37,7 @@ def embedding(
 
     Raises:
         MissingExtraError: mediapipe is not installed.
-        InputError: The detector sees no face on this head.
+        InputError: The detector sees no face on this head, or mediapipe is one without models.
     """
     views = np.full((len(VIEWS_DEG), COUNT, 3), np.nan)
     target = verts.mean(0) * (0, 1, 0) + (0, 0, verts[:, 2].min())
@@ -63,6 +65,11 @@ def _look(
     try:
         from mediapipe.python.solutions.face_mesh import FaceMesh
     except ImportError as error:
+        if importlib.util.find_spec("mediapipe") is not None:
+            raise InputError(
+                "this mediapipe ships no models, with which landmarks are found on a FLAME model; read it once with "
+                "mediapipe 0.10.14 (Python up to 3.12): what is found then is kept (~/.cache/gsth/flame, can be copied)"
+            ) from error
         raise MissingExtraError("mediapipe", "flame", "finding the landmarks of a head model") from error
     target, turn_deg = view
     (cy, cp), (sy, sp) = np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))

@@ -21,7 +21,8 @@ class TrackConfig:
     flame_path: Path | None = None
     """FLAME model file (2020, 2023 or 2023 Open; .npz or .pkl), for --head flame; remembered once read."""
     face_landmarker: Path | None = None
-    """MediaPipe's face_landmarker.task; without it the models inside the wheel of mediapipe 0.10.14 find the face."""
+    """MediaPipe's face_landmarker.task; without it the models inside mediapipe's wheel find the face (0.10.14 has them,
+    later ones and those for Python 3.13 do not; --no-matte then, too)."""
     focal_px: float | None = None
     """Focal length of the camera, px of the clip (mm x width of the clip / width of the sensor in mm), where known: a
     face alone tells distance and focal length apart poorly."""

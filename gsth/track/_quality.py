@@ -68,8 +68,8 @@ class Quality:
     advice: tuple[str, ...]
 
 
-def assess(track: Track, fitted: Fitted, seen: Detections) -> Quality:
-    """Look at all sides of a track, before any frame is dropped."""
+def assess(track: Track, fitted: Fitted, seen: Detections, dropping: bool = False) -> Quality:
+    """Look at all sides of a track, before any frame is dropped; ``dropping``: the bad ones will be."""
     yaw, pitch = turn_deg(track.motion)
     found = seen.found
     bad = tuple(bad_frames(track, seen, yaw))
@@ -88,7 +88,7 @@ def assess(track: Track, fitted: Fitted, seen: Detections) -> Quality:
         "yaw_deg": float(np.subtract(*np.quantile(yaw[found], (0.98, 0.02)))),
     }
     shapes = {name: int((shown & found).sum()) for name, shown in _shapes(expr, names)}
-    advice = tuple(_advice(figures, shapes, bad))
+    advice = tuple(_advice(figures, shapes, bad, dropping))
     return Quality(
         figures=figures,
         bad=bad,
@@ -211,12 +211,15 @@ def _shapes(expr: np.ndarray, names: tuple[str, ...]) -> Iterator[tuple[str, np.
             yield shape, most < -level if level < 0 else most > level
 
 
-def _advice(figures: dict[str, float], shapes: dict[str, int], bad: tuple[BadFrame, ...]) -> Iterator[str]:
+def _advice(
+    figures: dict[str, float], shapes: dict[str, int], bad: tuple[BadFrame, ...], dropping: bool = False
+) -> Iterator[str]:
     """What would make the next recording better, the most telling first."""
     reasons = [b.reason for b in bad]
     if figures["bad_share"] > GOOD["bad_share"]:
         worst = max(set(reasons), key=reasons.count)
-        yield f"{len(bad)} frames are bad ({worst}, among others): --drop-bad-frames keeps training away from them"
+        away = "they are kept from training" if dropping else "--drop-bad-frames keeps training away from them"
+        yield f"{len(bad)} frames are bad ({worst}, among others): {away}"
     if figures["face_px"] < _preflight.SMALL_FACE_PX:
         yield "come closer to the camera, or film in a higher resolution: the face is small"
     if figures["light"] < _preflight.DARK:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -85,15 +85,7 @@ def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = Non
         focal_px = yield from _lens.known(clip, config)
         fit = Fit(person, observed(clip, crop, seen, model.expression_names, focal_px), train_frames)
         images, mattes = yield from _alongside(pictures(clip, crop, config, folder), fit.run())
-        plate = None
-        if config.matte:
-            plate, shift = _mattes.plate(images, mattes, train_frames)
-            if shift > _mattes.STILL_PX:
-                plate = None
-                yield Notice(
-                    f"{clip.path}: the background is not still (its edges wander by {shift:.1f} px): the camera or "
-                    f"something behind the person moves; there will be no background plate; film from a tripod"
-                )
+        plate = yield from plate_of(clip.path, (images, mattes), config, train_frames)
         fitted = fit.result()
         if config.photometric:
             refined = Photometric(fit, images)
@@ -103,11 +95,11 @@ def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = Non
         if who is not None:
             fitted = replace(fitted, identity=who)
         result = assembled(clip, crop, seen, fitted, (images, mattes, plate))
-        quality = _quality.assess(result, fitted, seen)
+        quality = _quality.assess(result, fitted, seen, config.drop_bad_frames)
         yield from told(folder, result, fitted, quality, config)
         values = values_of(fitted, result, quality, train_frames)
         if config.drop_bad_frames:
-            result = _dropped(result, quality)
+            result = dropped(result, quality, clip.path)
         artifacts.save_into(result, folder, config=config, clip_sha256=artifacts.sha256(clip.path), quality=values)
     shutil.rmtree(_cache(out), ignore_errors=True)
     yield Done(out, values)
@@ -132,8 +124,13 @@ def _cache(out: Path) -> Path:
     return out.with_name(f".{out.name}.seen")
 
 
-def seen_in(clip: Clip, config: TrackConfig, out: Path | None) -> Generator[Event, None, _landmarks.Detections]:
-    """Detections of the clip, judged; with ``out``, finished chunks of an earlier run over it are taken over."""
+def seen_in(
+    clip: Clip, config: TrackConfig, out: Path | None, called: Path | None = None
+) -> Generator[Event, None, _landmarks.Detections]:
+    """Detections of the clip, judged; with ``out``, finished chunks of an earlier run over it are taken over.
+
+    What is said of the clip names ``called`` where that is given: its file may be none of the user's.
+    """
     cache = None if out is None else _cache(out)
     if cache is not None:
         key = f"{artifacts.sha256(clip.path)} {config.face_landmarker} {' '.join(_signs.Signs._fields)}"
@@ -150,7 +147,7 @@ def seen_in(clip: Clip, config: TrackConfig, out: Path | None) -> Generator[Even
             else:
                 yield event
         assert seen is not None  # the last that detect gives
-        yield from _preflight.judge(clip, seen)
+        yield from _preflight.judge(clip if called is None else replace(clip, path=called), seen)
     except InputError:  # the same clip would be refused again
         if cache is not None:
             shutil.rmtree(cache, ignore_errors=True)
@@ -168,12 +165,15 @@ def told(
     yield Notice(f"this track is {quality.verdict}" + (f"; for the next recording:{advice}" if advice else ""))
 
 
-def _dropped(result: Track, quality: _quality.Quality) -> Track:
-    """The track with its bad frames marked as not found, and bridged: rows stay, so that sound and time still agree."""
+def dropped(result: Track, quality: _quality.Quality, called: Path) -> Track:
+    """The track with its bad frames marked as not found, and bridged: rows stay, so that sound and time still agree.
+
+    Raises InputError that names what the track was made of, ``called``, where every frame is bad.
+    """
     keep = result.found.numpy().copy()
     keep[[b.row for b in quality.bad]] = False
     if not keep.any():
-        raise InputError(f"{result.clip.path}: every frame is bad, nothing would be left; track without dropping them")
+        raise InputError(f"{called}: every frame is bad, nothing would be left; track without dropping them")
     return result.replace(found=torch.from_numpy(keep), motion=_quality.bridged(result.motion, keep))
 
 
@@ -223,18 +223,35 @@ def pictures(
     if not config.matte:
         mattes[:] = 255
     done = 0
-    with _mattes.Matter(config.size) as matter:
+    # without mattes their models need not be there
+    with _mattes.Matter(config.size) if config.matte else nullcontext() as matter:
         for i, frame in enumerate(media.frames(clip)):
             images[i] = crop.image(frame)
-            for matte in matter.push(images[i]) if config.matte else ():
+            for matte in () if matter is None else matter.push(images[i]):
                 mattes[done] = matte
                 done += 1
             if i % HELD == HELD - 1:
                 let_go(images, mattes)
             yield Step("mattes", i + 1, clip.frames)
-        for matte in matter.flush():
+        for matte in () if matter is None else matter.flush():
             mattes[done] = matte
     return images, mattes
+
+
+def plate_of(
+    called: Path, pictures: tuple[np.ndarray, np.ndarray], config: TrackConfig, train_frames: int
+) -> Generator[Notice, None, np.ndarray | None]:
+    """The background of crops and their mattes; None without mattes, and, with a Notice, where it moves."""
+    if not config.matte:
+        return None
+    plate, shift = _mattes.plate(*pictures, train_frames)
+    if shift <= _mattes.STILL_PX:
+        return plate
+    yield Notice(
+        f"{called}: the background is not still (its edges wander by {shift:.1f} px): the camera or something behind "
+        f"the person moves; there will be no background plate; film from a tripod"
+    )
+    return None
 
 
 def observed(

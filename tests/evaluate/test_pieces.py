@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from made_up_avatar import QUICK, film_in
 
 from gsth import evaluate, head, math3d, media, metrics, provenance
 from gsth.errors import InputError
-from gsth.evaluate import _foreign, _html, _measures
+from gsth.evaluate import _foreign, _html, _measures, _tools
 from gsth.evaluate._exam import Results
 from gsth.evaluate._retrack import retrack
 from gsth.types import Identity, Motion, Notice
@@ -177,6 +179,12 @@ def test_the_page_escapes_what_it_is_told() -> None:
         Results({evil: {"psnr_db": 1.0}}, series={f"{evil}|{evil}": [1.0, 2.0]}, frames=[1, 2]), {evil: evil}, evil
     )
     assert "<script" not in page and page.count("&lt;script&gt;") >= 6
+
+
+def test_a_mediapipe_without_models_says_which_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mediapipe", SimpleNamespace(__version__="1.2.2"))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"mediapipe 1\.2\.2 ships no models.*0\.10\.14"):
+        _tools.Tools(QUICK)
 
 
 def test_plots_leave_gaps_where_nothing_was_measured() -> None:

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from gsth import head, math3d
-from gsth.errors import InputError
-from gsth.head import _arkit_fit, _flame_file, flame, restricted
+from gsth.errors import InputError, MissingExtraError
+from gsth.head import _arkit_fit, _embed, _flame_file, flame, restricted
 from gsth.types import Identity, Motion
 
 
@@ -204,6 +204,17 @@ def test_posed_as_smplx_poses_flame(model: head.HeadModel, npz: Path) -> None:
     motion = Motion(model.id, 25.0, torch.zeros(1, 52), joints, still)
     mine = model.shaped(Identity(model.id, shape)).posed(motion).verts[0]
     assert np.abs(mine.numpy() - wanted).max() < 1e-4
+
+
+def test_a_mediapipe_without_models_is_told_from_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mediapipe")
+    nothing = np.zeros((0, 3))
+    monkeypatch.setitem(sys.modules, "mediapipe.python.solutions.face_mesh", None)
+    with pytest.raises(InputError, match="ships no models.*0.10.14"):
+        _embed._look(nothing, nothing, nothing, (nothing, (0, 0)))
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(MissingExtraError, match=r"gsth\[flame\]"):
+        _embed._look(nothing, nothing, nothing, (nothing, (0, 0)))
 
 
 def test_without_a_file_it_says_what_to_give(tmp_path: Path) -> None:

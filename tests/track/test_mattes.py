@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from gsth import media
 from gsth.errors import MissingExtraError
-from gsth.track import _mattes
+from gsth.track import TrackConfig, _crop, _mattes, _track
 
 
 def walking_disc(size: int = 64, frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,6 +78,18 @@ def test_opencv_without_its_extra_modules_is_said(monkeypatch: pytest.MonkeyPatc
         _mattes.guided_filter(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.float32), 2, 1e-4)
 
 
+def test_without_mattes_their_models_are_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_mattes, "Matter", None)
+    media.write_video(tmp_path / "a.mp4", [np.full((64, 64, 3), 90, np.uint8)] * 3, 25)
+    crop, config = _crop.Crop(0, 0, 64, 64), TrackConfig(size=64, matte=False)
+    work = _track.pictures(media.probe(tmp_path / "a.mp4"), crop, config, tmp_path)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(work)
+    images, mattes = end.value.value
+    assert (mattes == 255).all() and (np.abs(images.astype(int) - 90) < 3).all()
+
+
 def test_every_frame_gets_one_matte_in_order() -> None:
     pytest.importorskip("mediapipe")
     rng = np.random.default_rng(0)
@@ -93,8 +106,6 @@ def test_every_frame_gets_one_matte_in_order() -> None:
 @pytest.mark.real
 def test_matte_of_a_real_person(clips: Path) -> None:
     pytest.importorskip("mediapipe")
-    from gsth import media
-
     clip = media.probe(clips / "hill.mp4")
     ready: list[np.ndarray] = []
     with _mattes.Matter(512) as matter:

@@ -1,7 +1,8 @@
-"""The models inside the wheel of MediaPipe 0.10.14: offline, face and body, no expression scores."""
+"""The models inside the wheels of MediaPipe up to 0.10.21: offline, face and body, no expression scores."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,14 @@ import numpy as np
 from gsth.errors import InputError, MissingExtraError
 from gsth.track.detectors import Detector, Face
 
+PYTHON = sys.version_info[:2]
+LAST_PYTHON = (3, 12)
+"""There are no wheels with models for later ones."""
+
 
 @dataclass(frozen=True)
 class Config:
-    """MediaPipe 0.10.14 with the models in its wheel; it has no options."""
+    """MediaPipe with the models in its wheel, best 0.10.14; it has no options."""
 
     def build(self) -> Detector:
         """Load the models. Raises MissingExtraError without mediapipe, InputError for one without models."""
@@ -25,7 +30,7 @@ def solutions() -> Any:
 
     Raises:
         MissingExtraError: mediapipe is not installed.
-        InputError: It is too new: later ones ship no models.
+        InputError: It is too new: those after 0.10.21 ship no models.
     """
     try:
         import mediapipe
@@ -33,9 +38,13 @@ def solutions() -> Any:
         raise MissingExtraError("mediapipe", "track", "tracking a face") from error
     found = getattr(mediapipe, "solutions", None)
     if found is None:
+        last, here = (".".join(map(str, v)) for v in (LAST_PYTHON, PYTHON))
+        old = "install mediapipe 0.10.14"
+        if PYTHON > LAST_PYTHON:
+            old = f"use Python {last} (this is {here}), for which there is mediapipe 0.10.14"
         raise InputError(
-            f"mediapipe {mediapipe.__version__} ships no models; install mediapipe 0.10.14 (Python up to 3.12), or "
-            f"give the path of a face_landmarker.task with --face-landmarker, and --no-matte"
+            f"mediapipe {mediapipe.__version__} ships no models; {old}, or give the path of a face_landmarker.task "
+            f"with --face-landmarker, and --no-matte"
         )
     return found
 

@@ -62,7 +62,8 @@ class Foreign:
     fps: float
     K: np.ndarray
     """Intrinsics, px of the pictures [3 3]."""
-    train_frames: int
+    train_frames: int | None
+    """How many, from the start, train; None: the layout has no split, ``TrackConfig.holdout`` makes one."""
     motion: FlameMotion | None
     """None: the layout's own head model cannot be used, gsth's own is fitted to the pictures."""
     notices: tuple[str, ...] = ()

@@ -12,9 +12,10 @@ import torch
 from gsth import artifacts, math3d, media
 from gsth.errors import InputError
 from gsth.head import HeadModel, flame
-from gsth.track import _crop, _mattes, _quality, _track
+from gsth.track import _crop, _quality, _track
 from gsth.track._config import TrackConfig
 from gsth.track._fit import Fit, Fitted, Observed, measured
+from gsth.track._landmarks import Detections
 from gsth.track._photo import Photometric
 from gsth.track.importers import FlameMotion, Foreign, _files
 from gsth.types import Clip, Done, Event, Identity, Motion, Notice, Step, Track
@@ -25,33 +26,37 @@ CRF = 10
 
 def bring(foreign: Foreign, out: Path, config: TrackConfig) -> Iterator[Event]:
     """Write the Track; streams events."""
-    for text in foreign.notices:
+    for text in (*foreign.notices, *_kept(foreign, config)):
         yield Notice(text)
+    if not config.matte:
+        foreign = replace(foreign, mattes=None, matte=None, plate=None)
     model = _model(foreign, config)
     if model.id.name == "flame":
         yield Notice(flame.LICENCE)
+    train_frames = _train_frames(foreign, config)
     with artifacts.writing(out, "track") as folder:
         clip = yield from _clip(foreign, folder)
-        seen = yield from _track.seen_in(clip, config, None)
+        seen = yield from _track.seen_in(clip, config, None, foreign.folder)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
-        images, mattes = yield from _pictures(foreign, clip, crop, folder)
-        observed = _track.observed(clip, crop, seen, model.expression_names)
-        observed = replace(observed, focal=float(foreign.K[0, 0]) * crop.scale)
+        images, mattes = yield from _pictures(foreign, clip, crop, config, folder)
+        observed = _observed(foreign, clip, crop, config, seen, model)
         if foreign.motion is None:
-            fitted = yield from _fitted(model, observed, foreign.train_frames, images if config.photometric else None)
+            fitted = yield from _fitted(model, observed, train_frames, images if config.photometric else None)
             fitted = _track.with_tongue(fitted, observed, seen, model.expression_names)
         else:
             fitted = _carried(model, observed, foreign, crop)
-        plate = _plate(foreign, crop, (images, mattes))
+        plate = yield from _plate(foreign, crop, (images, mattes), config, train_frames)
         # from now on the clip has its final name
         final = out.absolute() / "clip.mp4"
         named = replace(clip, path=final, wav=final if clip.wav else None)
         result = _track.assembled(named, crop, seen, fitted, (images, mattes, plate))
         result = result if foreign.motion is None else _with_principal(result, foreign, crop)
-        quality = _quality.assess(result, fitted, seen)
-        shown = replace(config, holdout=1 - foreign.train_frames / clip.frames)
+        quality = _quality.assess(result, fitted, seen, config.drop_bad_frames)
+        shown = replace(config, holdout=1 - train_frames / clip.frames)
         yield from _track.told(folder, result.replace(clip=clip), fitted, quality, shown)
-        values = _track.values_of(fitted, result, quality, foreign.train_frames)
+        values = _track.values_of(fitted, result, quality, train_frames)
+        if config.drop_bad_frames:
+            result = _track.dropped(result, quality, foreign.folder)
         artifacts.save_into(
             result, folder, config=shown, clip_sha256=artifacts.sha256(clip.path), quality=values,
             imported_from=foreign.folder,
@@ -59,9 +64,32 @@ def bring(foreign: Foreign, out: Path, config: TrackConfig) -> Iterator[Event]:
     yield Done(out, values)
 
 
+def _kept(foreign: Foreign, config: TrackConfig) -> Iterator[str]:
+    """What of the options gives way to what the folder brings, or the folder to them."""
+    frames = len(foreign.pictures)
+    if foreign.train_frames is not None and foreign.train_frames != config.train_frames(frames):
+        yield (
+            f"{foreign.folder}: its own split stays: the first {foreign.train_frames} of {frames} frames are for "
+            f"training; --holdout ({config.holdout:g}) is not used"
+        )
+    if config.focal_px is not None and foreign.motion is None:
+        yield f"{foreign.folder}: --focal-px ({config.focal_px:g}) is taken in the place of its own focal length"
+
+
+def _train_frames(foreign: Foreign, config: TrackConfig) -> int:
+    if foreign.train_frames is None:
+        return config.train_frames(len(foreign.pictures))
+    return foreign.train_frames
+
+
 def _model(foreign: Foreign, config: TrackConfig) -> HeadModel:
     if foreign.motion is None:
         return _track.head_model(config)
+    if config.focal_px is not None:
+        raise InputError(
+            f"{foreign.folder}: its motion is seen through its own camera ({foreign.K[0, 0]:.0f} px); --focal-px "
+            f"{config.focal_px:g} would put the head somewhere else: leave it out"
+        )
     if config.flame_path is not None or config.head == "flame":
         return _track.head_model(config)
     raise InputError(
@@ -80,26 +108,38 @@ def _clip(foreign: Foreign, folder: Path) -> Generator[Event, None, Clip]:
 
 
 def _pictures(
-    foreign: Foreign, clip: Clip, crop: _crop.Crop, folder: Path
+    foreign: Foreign, clip: Clip, crop: _crop.Crop, config: TrackConfig, folder: Path
 ) -> Generator[Event, None, tuple[np.ndarray, np.ndarray]]:
-    """Crops of the pictures themselves (not of the video), and of their mattes or, without, of gsth's own."""
-    if foreign.matte is None or foreign.mattes is None:
-        made = yield from _track.pictures(clip, crop, TrackConfig(size=crop.size), folder)
+    """Crops of the pictures themselves and of their mattes; without these, of the video, with gsth's own."""
+    if config.matte and foreign.mattes is None:
+        made = yield from _track.pictures(clip, crop, config, folder)
         return made
     shape = (len(foreign.pictures), crop.size, crop.size)
     images = _track.series(folder / artifacts.SERIES["images"], (*shape, 3))
     mattes = _track.series(folder / artifacts.SERIES["mattes"], shape)
-    for i, (picture, matte) in enumerate(zip(foreign.pictures, foreign.mattes, strict=True)):
-        images[i], mattes[i] = crop.image(foreign.picture(picture)), crop.image(foreign.matte(matte))
+    masks = foreign.mattes or (None,) * len(images)
+    for i, (picture, mask) in enumerate(zip(foreign.pictures, masks, strict=True)):
+        images[i] = crop.image(foreign.picture(picture))
+        mattes[i] = 255 if mask is None or foreign.matte is None else crop.image(foreign.matte(mask))
         yield Step("mattes", i + 1, len(images))
     return images, mattes
 
 
-def _plate(foreign: Foreign, crop: _crop.Crop, series: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:
+def _observed(
+    foreign: Foreign, clip: Clip, crop: _crop.Crop, config: TrackConfig, seen: Detections, model: HeadModel
+) -> Observed:
+    """What the fit explains; the folder's focal length is where it begins, unless the user knows a better one."""
+    out = _track.observed(clip, crop, seen, model.expression_names, config.focal_px)
+    return out if config.focal_px is not None else replace(out, focal=float(foreign.K[0, 0]) * crop.scale)
+
+
+def _plate(
+    foreign: Foreign, crop: _crop.Crop, series: tuple[np.ndarray, np.ndarray], config: TrackConfig, train_frames: int
+) -> Generator[Event, None, np.ndarray | None]:
     if foreign.plate is not None:
         return crop.image(_files.picture(foreign.plate)).astype(np.float32) / 255
-    plate, shift = _mattes.plate(*series, foreign.train_frames)
-    return plate if shift <= _mattes.STILL_PX else None
+    made = yield from _track.plate_of(foreign.folder, series, config, train_frames)
+    return made
 
 
 def _fitted(
@@ -122,7 +162,7 @@ def _carried(model: HeadModel, observed: Observed, foreign: Foreign, crop: _crop
     verts = torch.cat([model.shaped(identity).posed(motion[i : i + 64]).verts for i in range(0, len(motion), 64)])
     points = model.landmarks(verts)
     k = _intrinsics(foreign, crop)
-    projected = points[..., :2] / points[..., 2:].clamp_min(1e-3) * k[0, 0] + k[:2, 2]
+    projected = points[..., :2] / points[..., 2:].clamp_min(1e-3) * k.diagonal()[:2] + k[:2, 2]
     zero = torch.zeros(points.shape[1], 3)
     return measured(observed, float(k[0, 0]), identity, motion, zero, projected)
 

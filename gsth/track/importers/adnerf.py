@@ -3,7 +3,8 @@
 ``transforms_train.json`` and ``transforms_val.json`` (focal_len, cx, cy; frames with img_id), ``ori_imgs/*.jpg``,
 ``parsing/*.png`` (white is background), ``bc.jpg`` and ``aud.wav``. Their poses stand on the Basel Face
 Model, which holds no open equivalent here, so the head is fitted anew; focal length, mattes, background, sound
-and the split are taken over.
+and the split are taken over. ``aud.npy`` (DeepSpeech's logits, [n 16 29]; of descendants other networks') is not read:
+every voice of gsth goes by the sound, and a driver on those features would want their network for each new sound.
 Source: https://github.com/YudongGuo/AD-NeRF, data_util/process_data.py.
 """
 
@@ -54,7 +55,10 @@ class Config:
         masks = tuple(self.folder / "parsing" / f"{i}.png" for i in ids)
         _files.wanted(masks, "process_data.py writes the face parsing; run that step")
         sound, plate = self.folder / "aud.wav", self.folder / "bc.jpg"
-        _files.wanted([sound, plate], "process_data.py writes sound and background; run those steps")
+        features = ", ".join(sorted(p.name for p in self.folder.glob("aud*.npy")))  # descendants write aud_hu, aud_eo
+        instead = f" (there is {features}, from which no sound comes back)" if features else ""
+        _files.wanted([sound], f"process_data.py takes it from the video; run that step, or copy it here{instead}")
+        _files.wanted([plate], "process_data.py makes the background; run that step")
         focal = _files.number(_files.key(train, "focal_len", self.folder / TRAIN), f"{self.folder / TRAIN}: focal_len")
         cx, cy = (_files.number(train.get(n, 0), f"{self.folder / TRAIN}: {n}") for n in ("cx", "cy"))
         K = np.array(((focal, 0, cx), (0, focal, cy), (0, 0, 1)))
@@ -73,8 +77,16 @@ class Config:
             notices=(
                 f"{self.folder}: its poses stand on the Basel Face Model; the head is fitted anew, with its focal "
                 f"length ({focal:.0f} px) as the prior, its mattes, background, sound and split",
+                *([_unread(self.folder, features)] if features else ()),
             ),
         )
+
+
+def _unread(folder: Path, features: str) -> str:
+    return (
+        f"{folder}: {features}: features of a speech recogniser (DeepSpeech or another), which nothing here reads; "
+        f"gsth hears the sound itself, aud.wav, as it will hear what the avatar is to say"
+    )
 
 
 def _ids(part: dict[str, Any], where: Path) -> list[int]:

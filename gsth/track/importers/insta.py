@@ -23,6 +23,7 @@ from gsth.track.importers import FlameMotion, Foreign, _files
 
 FPS = 25.0
 """metrical-tracker extracts frames at this rate unless told otherwise; nothing in its output says."""
+TRAIN = "transforms_train.json"
 TEST_FRAMES = 350
 """INSTA holds out so many at the end."""
 CAMERA = {"R": (1, 3, 3), "t": (1, 3), "K": (1, 3, 3)}
@@ -38,22 +39,22 @@ class Config:
 
     @classmethod
     def knows(cls, folder: Path) -> bool:
-        """Whether it has checkpoints, or INSTA's transforms that come of them."""
-        return (folder / "checkpoint").is_dir() or "exp_path" in _files.peek(folder / "transforms_train.json")
+        """Whether it has checkpoints, or INSTA's transforms that come of them, or its pictures and nobody's else."""
+        if (folder / "checkpoint").is_dir() or "exp_path" in _files.peek(folder / TRAIN):
+            return True
+        others = any((folder / n).is_dir() for n in ("flame_param", "fg_masks", "sparse"))  # VHAP's, COLMAP's
+        others = others or any(folder.glob("transforms*.json"))
+        return not others and any((folder / name).is_dir() for name in PICTURES)
 
     def build(self) -> Foreign:
         """Read it. InputError names what is missing."""
-        checkpoints = sorted((self.folder / "checkpoint").glob("*.frame"))
-        if len(checkpoints) < 2:
-            raise InputError(
-                f"{self.folder / 'checkpoint'}: holds {len(checkpoints)} .frame files; transforms and meshes alone do "
-                f"not hold the expressions' jaw and eyes: copy metrical-tracker's checkpoint folder here"
-            )
+        checkpoints = self._checkpoints()
         frames = [_checkpoint(path) for path in checkpoints]
         pictures = self._pictures([p.stem for p in checkpoints])
         masks = tuple(self.folder / "seg_mask" / f"{p.stem}.png" for p in pictures)
         transparent = _files.unchanged(pictures[0]).shape[2:] == (4,)
         has_masks = all(m.is_file() for m in masks)
+        split = max(len(frames) - TEST_FRAMES, round(0.8 * len(frames)), 1)
         return Foreign(
             folder=self.folder,
             pictures=pictures,
@@ -64,10 +65,22 @@ class Config:
             sound=None,
             fps=FPS,
             K=np.median([f["K"] for f in frames], axis=0),
-            train_frames=max(len(frames) - TEST_FRAMES, round(0.8 * len(frames)), 1),
+            # metrical-tracker's own output is not split
+            train_frames=split if (self.folder / TRAIN).is_file() else None,
             motion=_motion(frames),
             notices=(f"{self.folder}: names no frame rate; {FPS:g}/s is taken",),
         )
+
+    def _checkpoints(self) -> list[Path]:
+        folder = self.folder / "checkpoint"
+        found = sorted(folder.glob("*.frame"))
+        if len(found) < 2:
+            what = f"holds {len(found)} .frame files" if folder.is_dir() else "is missing"
+            raise InputError(
+                f"{folder}: {what}; pictures, transforms and meshes alone do not hold the expressions' jaw and eyes: "
+                f"copy metrical-tracker's checkpoint folder here, or give the video itself"
+            )
+        return found
 
     def _pictures(self, stems: list[str]) -> tuple[Path, ...]:
         for name in PICTURES:

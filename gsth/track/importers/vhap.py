@@ -22,6 +22,7 @@ from gsth.track.importers import FlameMotion, Foreign, _files
 
 FPS = 25.0
 """The export does not say; VHAP's own preprocessing and NeRSemble's processed sequences run at this rate or near it."""
+WHOLE = "transforms.json"
 PARTS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 FIELDS = {"translation": 3, "rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6}
 GL = np.diag((1.0, -1.0, -1.0, 1.0))
@@ -37,8 +38,9 @@ class Config:
 
     @classmethod
     def knows(cls, folder: Path) -> bool:
-        """Whether its frames name FLAME parameters."""
-        return any("flame_param_path" in _files.peek(folder / n) for n in ("transforms.json", *PARTS))
+        """Whether its frames name FLAME parameters, or these are there and only transforms miss."""
+        named = any("flame_param_path" in _files.peek(folder / n) for n in (WHOLE, *PARTS))
+        return named or (folder / "flame_param").is_dir()
 
     def build(self) -> Foreign:
         """Read it. InputError names what is missing."""
@@ -76,12 +78,14 @@ def cv2_mask(path: Path) -> np.ndarray:
     return mask if mask.dtype == np.uint8 else cv2.convertScaleAbs(mask)
 
 
-def _frames(folder: Path) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
-    """Frames of one camera in order, how many are for training, and what to say."""
-    if (folder / PARTS[0]).is_file():
-        parts = [_files.read_json(folder / n, "it belongs to the split") for n in PARTS if (folder / n).is_file()]
+def _frames(folder: Path) -> tuple[list[dict[str, Any]], int | None, tuple[str, ...]]:
+    """Frames of one camera in order, how many are for training (None: there is no split), and what to say."""
+    split = [n for n in PARTS if (folder / n).is_file()]
+    if PARTS[0] not in split and (not split or (folder / WHOLE).is_file()):
+        split, parts = [], [_files.read_json(folder / WHOLE, "VHAP writes it when it exports; export again")]
     else:
-        parts = [_files.read_json(folder / "transforms.json", "VHAP writes it")]
+        _files.wanted([folder / PARTS[0]], f"it belongs to the split, as {', '.join(split)} does; copy it again")
+        parts = [_files.read_json(folder / n, "it belongs to the split") for n in split]
     tagged = [
         ({**{k: v for k, v in part.items() if k != "frames"}, **f}, k)
         for k, part in enumerate(parts)
@@ -98,11 +102,11 @@ def _frames(folder: Path) -> tuple[list[dict[str, Any]], int, tuple[str, ...]]:
     frames = [by_time[t] for t in sorted(by_time)]
     if len(frames) < 2:
         raise InputError(f"{folder}: its transforms hold {len(frames)} frame(s) of one camera, wanted a sequence")
-    train = next((i for i, (_, part) in enumerate(frames) if part > 0), len(frames))
+    train = max(1, next((i for i, (_, part) in enumerate(frames) if part > 0), len(frames))) if split else None
     notices = [f"{folder}: the export names no frame rate; {FPS:g}/s is taken"]
     if len(cameras) > 1:
         notices.append(f"{folder}: {len(cameras)} cameras; a Track has one, camera {chosen} is taken")
-    return [f for f, _ in frames], max(train, 1), tuple(notices)
+    return [f for f, _ in frames], train, tuple(notices)
 
 
 def _view(frame: dict[str, Any], folder: Path) -> np.ndarray:
