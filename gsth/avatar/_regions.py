@@ -51,8 +51,8 @@ REGIONS = (
     Region("hair_cap", ("hair_cap",), 0.6, 0.05, 0.012, HAIR),
     Region("drape", ("drape",), 0.6, 0.05, 0.012, HAIR),
     Region("scalp", ("scalp",), 0.4, 0.03, 0.010, HAIR),
-    Region("neck", ("neck",), 0.5, 0.015, 0.012, SKIN),
-    Region("bust", ("bust",), 0.3, 0.04, 0.025, BODY),
+    Region("neck", ("neck",), 0.5, 0.015, 0.008, SKIN),
+    Region("bust", ("bust",), 0.3, 0.04, 0.010, BODY),
 )
 
 
