@@ -284,7 +284,9 @@ class Fit:
     def _split_torso(self) -> None:
         with torch.no_grad():
             pivots = self.rig.model.shaped(Identity(self.head.id, self.shape)).pivots
-            self.pose = _start.split_torso(self.pose, pivots, self.train_frames, self.observed.fps, NECK_SHARE)
+            seen, train = self.observed, self.train_frames
+            roll = _start.shoulder_roll(seen.shoulders, train, seen.fps)
+            self.pose = _start.split_torso(self.pose, pivots, train, seen.fps, NECK_SHARE, roll)
 
     def _wanted(self, seen: Observed, w: Weights) -> Wanted:
         """What the landmark term compares with."""

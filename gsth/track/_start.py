@@ -23,6 +23,14 @@ SLIDE_ROUNDS = 3
 """How often the slide of points and the pose are found in turn."""
 TORSO_SMOOTH_S = 0.6
 """Width of the smoothing that a first guess of the torso's position gets, s."""
+LEAN_SMOOTH_S = 0.2
+"""The same where the torso leans, and of the line of the shoulders, which is seen in every fourth frame, s."""
+LEAN_KEPT_S = 1.0
+"""About so long a lean is believed to last where the shoulders are not seen, s."""
+ROLL_NOISE = math.radians(2)
+"""Below this, rad, a tilt of the shoulders is breath, arms or the detector (up to 1.8 degrees on a still actor)."""
+SEEN = 0.95, 0.99
+"""Visibility at which a shoulder starts to count, and counts fully. Those outside the picture stay below."""
 
 
 def rigid_poses(rig: LandmarkRig, points: Tensor, focal: float, principal: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,11 +110,37 @@ def spread(everyone: Pose, keys: Pose, frames: Tensor) -> Pose:
     return fresh
 
 
-def split_torso(pose: Pose, pivots: Tensor, train_frames: int, fps: float, neck_share: float) -> Pose:
+def shoulder_roll(shoulders: Tensor, train_frames: int, fps: float) -> Tensor:
+    """How far the torso leans to the side of where it mostly is, by the line of the shoulders, rad [t].
+
+    Tilts that resting shoulders have, too, come out far smaller, and 0 where a shoulder is not seen: what is still
+    stays still.
+
+    Args:
+        shoulders: x, y, visibility of left and right [t 2 3].
+        train_frames: What is usual is what the first so many frames have.
+        fps: Frames/s.
+    """
+    seen = ((shoulders[..., 2].amin(1) - SEEN[0]) / (SEEN[1] - SEEN[0])).clamp(0, 1)
+    line = (shoulders[:, 0, :2] - shoulders[:, 1, :2]) * seen[:, None]
+    level = line[:train_frames].sum(0)
+    usual = level.norm() / seen[:train_frames].sum().clamp_min(1)
+    seen_line = torch.cat((line, seen[:, None]), 1)
+    near, far = smoothed(seen_line, LEAN_SMOOTH_S * fps), smoothed(seen_line, LEAN_KEPT_S * fps)
+    # frames further away speak where near ones are silent
+    line, seen = (near + 0.01 * far).split((2, 1), 1)
+    roll = torch.atan2(level[0] * line[:, 1] - level[1] * line[:, 0], line @ level)
+    # of a torso turned to the side the line is short, and perspective tilts it
+    length = line.norm(dim=1) / (usual * seen[:, 0]).clamp_min(1e-6)
+    trust = (2 * far[:, 2]).clamp(max=1) * length.clamp(max=1)
+    return trust * roll**5 / (roll**4 + ROLL_NOISE**4)
+
+
+def split_torso(pose: Pose, pivots: Tensor, train_frames: int, fps: float, neck_share: float, roll: Tensor) -> Pose:
     """Divide a rigid head-with-torso pose into a calm torso and a turning neck and head.
 
-    The torso faces where the head faces on average; neck and head take the rest of the rotation; the torso's place is
-    what then keeps the head where it is, smoothed.
+    The torso faces where the head faces on average, and leans to the side as told; neck and head take the rest of the
+    rotation; the torso's place is what then keeps the head where it is, smoothed.
 
     Args:
         pose: With ``neck`` and ``head`` at rest.
@@ -114,21 +148,32 @@ def split_torso(pose: Pose, pivots: Tensor, train_frames: int, fps: float, neck_
         train_frames: The average is taken over the first so many frames.
         fps: Frames/s.
         neck_share: Part of the turn that the neck joint makes.
+        roll: About the line of sight, rad [t].
     """
     rigid = pose.torso()
     rotation = rigid[:, :4]
     rotation = torch.where((rotation * rotation[:1]).sum(-1, keepdim=True) < 0, -rotation, rotation)
     mean = math3d.quat_normalize(rotation[:train_frames].mean(0))
-    turn = math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(mean).expand_as(rotation), rotation))
+    lean = math3d.rotvec_to_quat(roll[:, None] * torch.tensor((0.0, 0.0, 1.0)))
+    facing = math3d.quat_mul(lean, mean.expand_as(rotation))
+    turn = math3d.quat_to_rotvec(math3d.quat_mul(math3d.quat_conj(facing), rotation))
     neck, head = neck_share * turn, (1 - neck_share) * turn
     skull = math3d.transform_points(rigid, pivots[2].expand(len(rigid), 3))
     reach = math3d.quat_rotate(math3d.rotvec_to_quat(neck), (pivots[2] - pivots[1]).expand(len(rigid), 3))
-    base = skull - math3d.quat_rotate(mean.expand_as(rotation), reach + pivots[1])
+    base = skull - math3d.quat_rotate(facing, reach + pivots[1])
     calm = pose.take(torch.arange(len(rigid)))
-    calm.root, calm.root0 = torch.zeros_like(pose.root), mean.expand_as(rotation).clone()
+    # the torso's movement is priced on ``root``: what the shoulders told is free
+    calm.root, calm.root0 = torch.zeros_like(pose.root), facing
     calm.pivot = torch.zeros_like(pose.pivot)
-    calm.place, calm.neck, calm.head = smoothed(base, TORSO_SMOOTH_S * fps), neck, head
+    calm.place, calm.neck, calm.head = _calm_place(base, roll, fps), neck, head
     return calm
+
+
+def _calm_place(base: Tensor, roll: Tensor, fps: float) -> Tensor:
+    """The torso's place [t 3], smoothed less around frames in which it leans: then it does move."""
+    slow, quick = (smoothed(base, width * fps) for width in (TORSO_SMOOTH_S, LEAN_SMOOTH_S))
+    leaning = smoothed(roll.square()[:, None], TORSO_SMOOTH_S * fps).square()
+    return slow + leaning / (leaning + ROLL_NOISE**4) * (quick - slow)
 
 
 def smoothed(values: Tensor, width: float) -> Tensor:

@@ -13,7 +13,7 @@ from gsth import head as heads
 from gsth import math3d
 from gsth.errors import DivergedError
 from gsth.head import HeadModel
-from gsth.track import _points
+from gsth.track import _points, _start
 from gsth.track._fit import STAGES, Adam, Fit, Fitted, Observed, Stage, Weights
 from gsth.track._rig import LandmarkRig, Pose
 from gsth.types import Step
@@ -69,6 +69,61 @@ def test_still_torso_under_a_turning_head(result: Fitted) -> None:
     assert (motion.joints[:, 0] == torch.tensor((1.0, 0, 0, 0))).all()
     yaw = math3d.quat_to_rotvec(math3d.quat_mul(motion.joints[:, 1], motion.joints[:, 2]))[:, 1].rad2deg()
     assert yaw.max() - yaw.min() > 30  # of 40 degrees
+
+
+def leaning(truth: Pose, roll: torch.Tensor) -> Pose:
+    """The same with a torso that leans to the side, rad [t], about hips 0.4 m below."""
+    pose = truth.take(torch.arange(len(roll)))
+    pose.root = roll[:, None] * torch.tensor((0.0, 0.0, 1.0))
+    down = torch.tensor((0.0, 0.4, 0.0)).expand(len(roll), 3)
+    pose.place = pose.place + down - math3d.quat_rotate(math3d.rotvec_to_quat(pose.root), down)
+    return pose
+
+
+def seen(rig: LandmarkRig, pose: Pose, shape: torch.Tensor, like: Observed) -> Observed:
+    """Its projection, with noise of 0.3 px."""
+    xyz = rig.points(pose, shape, torch.zeros(_points.COUNT, 3))
+    g = torch.Generator().manual_seed(2)
+    px = xyz[..., :2] / xyz[..., 2:] * 700 + like.principal + 0.3 * torch.randn(*xyz.shape[:2], 2, generator=g)
+    shoulders = torch.cat((px[:, _points.COUNT :], like.shoulders[..., 2:]), -1)
+    return replace(like, points=px[:, : _points.COUNT], shoulders=shoulders)
+
+
+def test_leaning_torso_under_a_turning_head(
+    made_up: HeadModel, observed: Observed, truth: tuple[Pose, torch.Tensor]
+) -> None:
+    roll, rig = 0.2 * (torch.arange(60.0) / 8).sin(), LandmarkRig.of(made_up)
+    pose = leaning(truth[0], roll)
+    known = replace(observed, focal=700.0, focal_known=True)
+    got, want = fitted(made_up, seen(rig, pose, truth[1], known)).motion, rig.motion(pose, 25.0)
+    turn = math3d.quat_mul(got.T_world_head[:, :4], math3d.quat_conj(got.T_world_head[:1, :4]).expand(60, 4))
+    found = math3d.quat_to_rotvec(turn)
+    share = ((found[:, 2] - found[:, 2].mean()) * (roll - roll.mean())).sum() / (roll - roll.mean()).square().sum()
+    assert 0.8 < share < 1.1
+    assert correlation(found[:, 2], roll) > 0.98
+    away = got.T_world_head[:, 4:6] - want.T_world_head[:, 4:6]
+    assert (away - away.mean(0)).norm(dim=-1).mean() < 0.01
+    yaw = math3d.quat_to_rotvec(math3d.quat_mul(got.joints[:, 1], got.joints[:, 2]))[:, 1].rad2deg()
+    assert yaw.max() - yaw.min() > 30  # of 40 degrees
+
+
+def test_shoulders_tell_a_lean_where_they_are_seen() -> None:
+    roll = 0.15 * (torch.arange(200.0) / 30).sin()
+    line = 50 * torch.stack((roll.cos(), roll.sin()), 1)
+    shoulders = torch.stack((100 + line, 100 - line), 1)
+
+    def told(visible: float, frames: slice = slice(None)) -> torch.Tensor:
+        visibility = torch.ones(200, 2, 1)
+        visibility[frames, 1] = visible
+        return _start.shoulder_roll(torch.cat((shoulders, visibility), -1), 200, 25.0)
+
+    leaning = roll.abs() > 0.09
+    assert (told(1.0) - roll)[leaning].abs().max() < 0.02
+    assert (told(0.9) == 0).all(), "shoulders outside the picture are guesses"
+    assert (told(0.9, slice(35, 55)) - roll)[40:50].abs().max() < 0.02, "a lean outlasts a moment"
+    assert (told(0.9, slice(0, 150))[:60] == 0).all()
+    still = torch.cat((shoulders[..., :1], 100 + 0.2 * (shoulders[..., 1:] - 100), torch.ones(200, 2, 1)), -1)
+    assert _start.shoulder_roll(still, 200, 25.0).abs().max() < 0.4 * 0.2 * 0.15, "resting shoulders"
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
