@@ -183,7 +183,7 @@ def test_preset_files_are_checked(tmp_path: Path) -> None:
 
 
 def played(monkeypatch: pytest.MonkeyPatch, play: Callable[[], Iterator[Event]]) -> int:
-    verb = cli.Verb("", "", lambda argv: play(), resumes=True)
+    verb = cli.Verb("", "", lambda argv: play(), cli.GOES_ON)
     monkeypatch.setattr(cli, "VERBS", {"play": verb})
     return cli.run(["play"])
 

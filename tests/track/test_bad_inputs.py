@@ -114,23 +114,24 @@ def test_frame_rates(source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
     assert ("frames/s is low" in notices) == told and seen.found.all()
 
 
-def test_a_profile_is_refused_or_every_such_frame_is_lost(
+def test_a_profile_is_refused_and_for_a_while_it_is_lost_and_told(
     source: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
 ) -> None:
     """Pictures squeezed to what a turn of 80 degrees leaves of a face's width."""
 
-    def turned(i: int, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
-        thin = cv2.resize(picture, (SIDE // 6, SIDE))
-        out = np.full_like(picture, 120)
-        out[:, 100 : 100 + thin.shape[1]] = thin
-        return out
+    def squeezed(picture: np.ndarray, share: float) -> np.ndarray:
+        thin = cv2.resize(picture, (round(SIDE * share), SIDE))
+        rest = SIDE - thin.shape[1]
+        return cv2.copyMakeBorder(thin, 0, 0, rest // 2, rest - rest // 2, cv2.BORDER_REPLICATE)
 
-    try:
-        seen, notices = looked(filmed(tmp_path / "p.mp4", source, turned))
-    except InputError as error:
-        assert "face was found in" in str(error)
-    else:
-        assert notices, "never silence"
+    def turned(i: int, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+        return squeezed(picture, float(np.interp(i, (10, 22, 38, 50), (1, 1 / 6, 1 / 6, 1))))
+
+    with pytest.raises(InputError, match="no face was found in any of its 60 frames"):
+        looked(filmed(tmp_path / "p.mp4", source, lambda i, p, q: squeezed(p, 1 / 6)))
+    seen, notices = looked(filmed(tmp_path / "t.mp4", source, turned))
+    assert not seen.found[22:39].any() and seen.found[:10].all() and seen.found[52:].all()
+    assert f"no face in {(~seen.found).sum()} of {FRAMES} frames" in notices
 
 
 @pytest.mark.slow
