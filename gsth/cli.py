@@ -185,6 +185,14 @@ def _verify(argv: Argv) -> Iterator[Event]:
     yield from map(Notice, provenance.verify(args.file))
 
 
+NOTHING_LEFT = "nothing half-written was left"
+GOES_ON = "the same command goes on from the last checkpoint"
+LANDMARKS_KEPT = (
+    "nothing half-written was left; with --out, the landmarks found so far are kept for the same command, and the rest "
+    "begins anew"
+)
+
+
 @dataclass(frozen=True)
 class Verb:
     """One command."""
@@ -192,14 +200,14 @@ class Verb:
     usage: str
     summary: str
     start: Callable[[Argv], Iterator[Event]]
-    resumes: bool = False
-    """The same command, given again, goes on where an interrupted run stopped."""
+    afterwards: str = NOTHING_LEFT
+    """What an interrupted run leaves, and what the same command, given again, makes of it."""
 
 
 VERBS: Mapping[str, Verb] = {
-    "demo": Verb("[--out DIR]", "the whole road on a synthetic actor, without any video of yours", _demo, resumes=True),
+    "demo": Verb("[--out DIR]", "the whole road on a synthetic actor, without any video of yours", _demo, GOES_ON),
     "train": Verb(
-        "CLIP [CLIP ...] --out A [quick|standard|high]", "make an avatar from video of a person", _train, resumes=True
+        "CLIP [CLIP ...] --out A [quick|standard|high]", "make an avatar from video of a person", _train, GOES_ON
     ),
     "drive": Verb("A --text T --out V.mp4", "make an avatar speak (or --audio, --video, --motion, --script)", _drive),
     "view": Verb("A [--port N]", "look at an avatar from any side, live, in the browser", _view),
@@ -208,11 +216,9 @@ VERBS: Mapping[str, Verb] = {
     "import": Verb(
         "FILE --out A", "bring a .glb, web page, .ply, .spz or GaussianAvatars in, as an avatar or a prop", _import
     ),
-    "track": Verb("CLIP --out T", "only the tracking, with a report (or --check-only)", _track, resumes=True),
+    "track": Verb("CLIP --out T", "only the tracking, with a report (or --check-only)", _track, LANDMARKS_KEPT),
     "verify": Verb("FILE", "what a picture, video or avatar says of where it comes from", _verify),
-    "batch": Verb(
-        "CLIPS --out DIR [quick|...]", "many avatars, on this machine or on a Ray cluster", _batch, resumes=True
-    ),
+    "batch": Verb("CLIPS --out DIR [quick|...]", "many avatars, on this machine or on a Ray cluster", _batch, GOES_ON),
     "doctor": Verb("", "what runs on this machine, and how to get the rest", _doctor),
 }
 
@@ -265,22 +271,18 @@ def run(argv: Argv) -> int:
         return OK
     except KeyboardInterrupt:
         show.clear()
-        _fail(f"gsth {name}: stopped; {_afterwards(verb)}")
+        _fail(f"gsth {name}: stopped; {verb.afterwards}")
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _unread():
             raise
         show.clear()
         if text := gave_out(error):
-            return _fail(f"gsth {name}: {text}. {_afterwards(verb).capitalize()}")
+            return _fail(f"gsth {name}: {text}. {verb.afterwards.capitalize()}")
         if isinstance(error, GsthError):
             return _fail(f"gsth {name}: {error}")
         traceback.print_exc()  # a defect of ours: the traceback is what a report needs
         return CRASHED
-
-
-def _afterwards(verb: Verb) -> str:
-    return "the same command goes on from the last checkpoint" if verb.resumes else "nothing half-written was left"
 
 
 def _events(verb: Verb, argv: Argv) -> Generator[Event, None, None]:

@@ -275,7 +275,7 @@ def play(argv):
     clips = [Path(f"{name}.mp4").absolute() for name in "ab"]
     return batch.run(clips, Path("out"), stages, None, batch.BatchConfig())
 
-cli.VERBS = {"batch": cli.Verb("", "", play, resumes=True)}
+cli.VERBS = {"batch": cli.Verb("", "", play, cli.GOES_ON)}
 cli.main()
 """
 

@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,7 +187,7 @@ def test_preset_files_are_checked(tmp_path: Path) -> None:
 
 
 def played(monkeypatch: pytest.MonkeyPatch, play: Callable[[], Iterator[Event]]) -> int:
-    verb = cli.Verb("", "", lambda argv: play(), resumes=True)
+    verb = cli.Verb("", "", lambda argv: play(), cli.GOES_ON)
     monkeypatch.setattr(cli, "VERBS", {"play": verb})
     return cli.run(["play"])
 
@@ -216,6 +217,16 @@ def test_exit_codes(
     assert played(monkeypatch, play) == code
     out, err = capsys.readouterr()
     assert out == "hello\n" and text in err and closed == [True]
+
+
+def test_a_stopped_track_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(argv: Sequence[str]) -> Iterator[Event]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "VERBS", {"track": replace(cli.VERBS["track"], start=stopped)})
+    assert cli.run(["track", "me.mp4", "--out", "me.track"]) == cli.INTERRUPTED
+    said = capsys.readouterr().err
+    assert "landmarks found so far are kept" in said and "begins anew" in said and "checkpoint" not in said
 
 
 def test_texts_out_of_files_give_a_terminal_no_orders(

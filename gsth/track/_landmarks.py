@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
@@ -87,6 +87,11 @@ class Detections:
         if known.any():
             self.shoulders = interpolated(self.shoulders, known)
 
+    def first(self, count: int) -> Detections:
+        """The first so many frames."""
+        columns = [f.name for f in fields(Detections) if f.name != "score_names"]
+        return replace(self, **{n: getattr(self, n)[:count] for n in columns})
+
     @staticmethod
     def joined(parts: Sequence[Detections]) -> Detections:
         """Chunks in order, as one; a chunk without any face has no scores, so names come from those that have."""
@@ -106,10 +111,13 @@ class Detections:
             part.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Detections:
-        """What ``save`` kept."""
-        with np.load(path) as file:
-            return cls(**dict(file))
+    def load(cls, path: Path) -> Detections | None:
+        """What ``save`` kept; None where nothing lies, or what a kill or a full disk damaged."""
+        try:
+            with np.load(path) as file:
+                return cls(**dict(file))
+        except Exception:  # zip and numpy have a dozen for damage, NotImplementedError among them
+            return None
 
 
 Build = Callable[[], Detector]
@@ -121,7 +129,7 @@ def detect(clip: Clip, build: Build, cache: Path | None = None) -> Iterator[Even
     Args:
         clip: The video.
         build: Makes a detector; each chunk has its own, in a thread of its own (they work outside Python's lock).
-        cache: Existing folder for finished chunks; those that lie there are not looked at again.
+        cache: Existing folder for finished chunks; those that lie there, and can be read, are not looked at again.
     """
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = min(CHUNK, max(WARM_UP * 10, -(-clip.frames // workers)))
@@ -130,9 +138,10 @@ def detect(clip: Clip, build: Build, cache: Path | None = None) -> Iterator[Even
 
     def chunk(span: tuple[int, int]) -> Detections:
         kept = None if cache is None else cache / f"{span[0]:07}_{span[1]:07}.npz"
-        if kept is not None and kept.exists():
+        part = None if kept is None else Detections.load(kept)
+        if part is not None:
             done.put(span[1] - span[0])
-            return Detections.load(kept)
+            return part
         with closing(build()) as detector:
             part = _look(clip, range(*span), detector, WARM_UP, lambda: done.put(1) or stop.is_set())
         if kept is not None and not stop.is_set():
@@ -159,20 +168,20 @@ def detect(clip: Clip, build: Build, cache: Path | None = None) -> Iterator[Even
 
 
 def glance(clip: Clip, build: Build, windows: Sequence[range], enough: Callable[[], bool]) -> Detections:
-    """Look at some stretches of a clip, in the given order, until ``enough`` says so; at least at the first."""
+    """Look at some stretches of a clip, in the given order, until ``enough`` says so; at the first in any case."""
     parts: list[Detections] = []
     for window in windows:
         if parts and enough():
             break
         with closing(build()) as detector:
-            parts.append(_look(clip, window, detector, 0, lambda: False))
+            parts.append(_look(clip, window, detector, 0, enough if parts else lambda: False))
     seen = Detections.joined(sorted(parts, key=lambda p: int(p.frame_ids[0])))
     seen.bridge()
     return seen
 
 
 def _look(clip: Clip, span: range, detector: Detector, warm_up: int, stopped: Callable[[], bool]) -> Detections:
-    """Look at neighbouring frames; ``stopped`` is asked after each."""
+    """Look at neighbouring frames; ``stopped`` is asked after each, and ends it with those looked at."""
     seen = Detections.empty(clip, list(span))
     person = Person(detector)
     start = max(0, span.start - warm_up)
@@ -195,7 +204,7 @@ def _look(clip: Clip, span: range, detector: Detector, warm_up: int, stopped: Ca
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         seen.thumbs[i] = cv2.resize(grey, seen.thumbs.shape[:0:-1], interpolation=cv2.INTER_AREA)
         if stopped():
-            break
+            return seen.first(i + 1)
     return seen
 
 

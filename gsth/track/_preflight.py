@@ -29,7 +29,7 @@ SIDE_LIGHT, GLASSES = 2.2, 0.45
 LIPS_SEEN, LIPS_HIDDEN = 4.0, 0.4
 """Redness of the lips (CIELAB a* above the cheeks') that a clip needs to tell, and which share of it means hidden."""
 WINDOWS, WINDOW = 16, 12
-"""Stretches that a quick look takes from a long clip, and their frames."""
+"""Stretches that a quick look takes from a clip, and their frames, at most."""
 HIDDEN_S = 0.15
 """Shorter than this, pale lips are lips pressed together."""
 
@@ -37,13 +37,14 @@ HIDDEN_S = 0.15
 def windows(frames: int) -> list[range]:
     """Stretches of a clip to look at, the most telling first: ends, middle, then what lies between (van der Corput).
 
-    Together they are at most ``WINDOWS * WINDOW`` frames; a short clip is one stretch, looked at as a whole.
+    Together they are at most ``WINDOWS * WINDOW`` frames; those of a shorter clip are the whole of it.
     """
+    count = min(WINDOWS, -(-frames // WINDOW))
+    order = dict.fromkeys((0, count - 1, *sorted(range(count), key=lambda i: int(f"{i:04b}"[::-1], 2))))
     if frames <= WINDOWS * WINDOW:
-        return [range(frames)]
-    order = sorted(range(WINDOWS), key=lambda i: int(f"{i:04b}"[::-1], 2))
-    starts = [round(i / (WINDOWS - 1) * (frames - WINDOW)) for i in (0, WINDOWS - 1, *order)]
-    return [range(a, a + WINDOW) for a in dict.fromkeys(starts)]
+        return [range(i * frames // count, (i + 1) * frames // count) for i in order]
+    starts = [round(i / (WINDOWS - 1) * (frames - WINDOW)) for i in order]
+    return [range(a, a + WINDOW) for a in starts]
 
 
 def judge(clip: Clip, seen: Detections) -> Iterator[Notice]:
@@ -57,6 +58,16 @@ def judge(clip: Clip, seen: Detections) -> Iterator[Notice]:
     _refuse_cuts(clip, seen)
     for text in (*_small_or_slow(clip, seen), *_badly_lit(seen), *_hidden(clip, seen)):
         yield Notice(f"{clip.path}: {text}")
+
+
+def refuse_untaught(clip: Clip, seen: Detections, train_frames: int) -> None:
+    """Refuse a clip whose training part, its first so many frames, shows nobody to learn from."""
+    if not seen.found[:train_frames].any():
+        raise InputError(
+            f"{clip.path}: no face in the part to learn from, the first {train_frames} of {clip.frames} frames (to "
+            f"{_time(train_frames, clip)}); the first one is at {_time(int(seen.found.argmax()), clip)}: hold out less "
+            f"(--holdout), or cut the clip to the part where the face is seen"
+        )
 
 
 def _small_or_slow(clip: Clip, seen: Detections) -> Iterator[str]:
@@ -125,24 +136,25 @@ def mouth_hidden(seen: Detections, fps: float) -> np.ndarray:
 
 def _refuse_faceless(clip: Clip, seen: Detections) -> None:
     count, looked = int(seen.found.sum()), len(seen.found)
+    usable, whole = count + clip.frames - looked, looked == clip.frames  # what was not looked at may all show a face
     if count == 0:
-        of_all = f"its {clip.frames}" if looked == clip.frames else f"{looked} (of {clip.frames}) looked at"
+        of_all = f"its {clip.frames}" if whole else f"{looked} (of {clip.frames}) looked at"
         raise InputError(
             f"{clip.path}: no face was found in any of {of_all} frames; wanted one person who faces the "
             f"camera (turned no further than about 60 degrees), lit from the front, upright, head and shoulders in the "
             f"picture"
         )
-    if count < MIN_FRAMES and clip.frames < 2 * MIN_FRAMES:
+    if usable < MIN_FRAMES and clip.frames < 2 * MIN_FRAMES:
         raise InputError(
-            f"{clip.path}: too short: {count} usable frames ({clip.frames} in all), wanted at least {MIN_FRAMES}; "
-            f"record a few seconds of speech"
+            f"{clip.path}: too short: {'' if whole else 'at most '}{usable} usable frames ({clip.frames} in all), "
+            f"wanted at least {MIN_FRAMES}; record a few seconds of speech"
         )
-    if count < MIN_SHARE * looked or count < MIN_FRAMES:
+    if count < MIN_SHARE * looked:
         a, b = max(_runs(~seen.found), key=lambda gap: gap[1] - gap[0])
         times = f"{_time(seen.frame_ids[a], clip)} to {_time(seen.frame_ids[b - 1] + 1, clip)}"
         raise InputError(
-            f"{clip.path}: a face was found in {count} of {looked} frames only, wanted at least half; the longest "
-            f"gap is {times}: cut the clip to the part where the face is seen"
+            f"{clip.path}: a face was found in {count} of {looked} frames{'' if whole else ' looked at'} only, wanted "
+            f"at least half; the longest gap is {times}: cut the clip to the part where the face is seen"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gsth import math3d
+from gsth.errors import InputError
 from gsth.track import _points
 from gsth.track._response import SKULL, views
 from gsth.track._rig import LandmarkRig, Pose
@@ -78,8 +79,16 @@ def keyframes(points: Tensor, found: Tensor, train_frames: int, count: int) -> T
         found: bool [t].
         train_frames: Only the first so many are looked at.
         count: At most so many are given.
+
+    Raises:
+        InputError: There is no face in the training part.
     """
     usable = found[:train_frames].nonzero()[:, 0]
+    if not len(usable):
+        raise InputError(
+            f"no face was found in the part to learn from, the first {train_frames} of {len(found)} frames; wanted at "
+            f"least one there: hold out less"
+        )
     shape = points[usable]
     ruler = (shape[:, _points.LEFT_OUTER] - shape[:, _points.RIGHT_OUTER]).norm(dim=-1).median()
     # the head's place is one number pair among 478: what differs are turns, mouths and eyes

@@ -29,8 +29,8 @@ from gsth.track.importers import bring
 from gsth.types import Clip, Done, Event, Identity, Notice, Step, Track
 
 T = TypeVar("T")
-CHECK_S = 6.0
-"""``check`` starts on no further stretch of the clip after this."""
+CHECK_S = 5.0
+"""``check`` looks at no further frame after this, once it has seen the first stretch: all of it takes up to 10 s."""
 FOV_RAD = 0.52
 """Prior of the vertical field of view: webcams, phones and interview cameras lie between 20 and 40 degrees."""
 
@@ -49,8 +49,8 @@ def check(clip_path: Path | str, config: TrackConfig | None = None) -> Iterator[
 
     Yields Notices, then Done with ``frames`` looked at. Raises InputError as ``track`` does.
     """
-    clip = media.probe(clip_path)
     until = time.monotonic() + CHECK_S
+    clip = media.probe(clip_path)
     windows = _preflight.windows(clip.frames)
     seen = _landmarks.glance(clip, _detector(config or TrackConfig()), windows, lambda: time.monotonic() > until)
     yield from _preflight.judge(clip, seen)
@@ -64,7 +64,8 @@ def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = Non
 
     With ``who``, from another clip of the same person, only the lens and the motion are fitted.
 
-    What the detectors found is kept beside ``out`` until the track is whole, so a stopped run goes on there.
+    What the detectors found is kept beside ``out``, in chunks, until the track is whole: the run after a stopped one
+    looks at no such frame again. What comes after begins anew.
 
     Done's values: ``error_pct`` and ``lips_error_pct`` (medians over frames, % of the inter-ocular distance),
     ``held_out_error_pct`` where there is a held-out part, ``focal_px`` (clip px), ``found`` (share of frames),
@@ -81,6 +82,7 @@ def track(clip: Clip, config: TrackConfig, out: Path, who: Identity | None = Non
         seen = yield from seen_in(clip, config, out)
         crop = _crop.choose(seen.points[seen.found], clip.width, clip.height, config.size)
         train_frames = config.train_frames(clip.frames)
+        _preflight.refuse_untaught(clip, seen, train_frames)
         person = model if who is None else known(model, who)
         focal_px = yield from _lens.known(clip, config)
         fit = Fit(person, observed(clip, crop, seen, model.expression_names, focal_px), train_frames)

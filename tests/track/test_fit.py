@@ -11,7 +11,7 @@ import torch
 
 from gsth import head as heads
 from gsth import math3d
-from gsth.errors import DivergedError
+from gsth.errors import DivergedError, InputError
 from gsth.head import HeadModel
 from gsth.track import _points, _start
 from gsth.track._fit import STAGES, Adam, Fit, Fitted, Observed, Stage, Weights
@@ -296,3 +296,10 @@ def test_five_minutes_of_frames_fit_into_three_gigabytes() -> None:
     ran = subprocess.run([sys.executable, "-c", LONG], check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert float(ran.stdout.split()[-1]) < 3.0
+
+
+def test_without_a_face_to_learn_from_there_are_no_keyframes(observed: Observed) -> None:
+    late = torch.arange(60) >= TRAIN
+    assert _start.keyframes(observed.points, late, 50, 8).tolist() == [48, 49]
+    with pytest.raises(InputError, match="the part to learn from, the first 48 of 60 frames; wanted at least one"):
+        _start.keyframes(observed.points, late, TRAIN, 8)

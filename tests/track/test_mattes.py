@@ -116,3 +116,33 @@ def test_matte_of_a_real_person(clips: Path) -> None:
         assert matte[260, 256] == 255, "the nose is person"
         assert matte[:60, :20].max() < 30 and matte[:60, -20:].max() < 30, "the upper corners are wall"
         assert 0.35 < (matte > 127).mean() < 0.75
+
+
+def holes(matte: np.ndarray) -> float:
+    """Share of the person through which the wall shows: what cannot be reached from the top or the sides."""
+    wall = cv2.copyMakeBorder((matte < 128).astype(np.uint8), 1, 0, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    parts = cv2.connectedComponents(wall, connectivity=4)[1]
+    return float(((wall == 1) & (parts != parts[0, 0])).sum() / (matte >= 128).sum())
+
+
+@pytest.mark.real
+def test_mattes_of_a_real_person_neither_flicker_nor_have_holes(clips: Path) -> None:
+    """Measured, and without smoothing over time, and without the guided filter: flicker 0.11 %, 0.43 %, 0.21 %; holes
+    0.02 %, 0.04 %, 0.10 %; in the worst frame 0.36 %, 0.51 %, 1.07 %."""
+    pytest.importorskip("mediapipe")
+    from gsth import media
+
+    mattes: list[np.ndarray] = []
+    greys: list[np.ndarray] = []
+    with _mattes.Matter(512) as matter:
+        for frame in media.frames(media.probe(clips / "hill.mp4"), 0, 60):
+            mattes += matter.push(frame)
+            greys.append(cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 2))
+        mattes += matter.flush()
+    flicker = []
+    for i in range(1, len(mattes)):
+        calm = np.abs(greys[i] - greys[i - 1]) < 2
+        flicker.append((cv2.absdiff(mattes[i], mattes[i - 1])[calm] > 64).mean())
+    assert np.mean(flicker) < 0.0018, "where the picture does not change, the matte does not"
+    pierced = [holes(matte) for matte in mattes]
+    assert np.mean(pierced) < 0.0007 and max(pierced) < 0.008, "nobody sees the wall through hair, chest and shoulders"

@@ -52,15 +52,63 @@ def test_no_face(clip: Clip, seen: Detections) -> None:
 
 
 def test_too_short(clip: Clip, seen: Detections) -> None:
-    seen.found[3:] = False
     with pytest.raises(InputError, match="too short: 3 usable frames .3 in all., wanted at least 25"):
-        said(replace(clip, frames=3), seen)
+        said(replace(clip, frames=3), seen.first(3))
 
 
 def test_face_in_fewer_than_half(clip: Clip, seen: Detections) -> None:
     seen.found[20:55] = False
     with pytest.raises(InputError, match=r"25 of 60 frames only.*gap is 0\.80 s to 2\.20 s"):
         said(clip, seen)
+
+
+@pytest.mark.parametrize(
+    ("frames", "looked", "found", "refusal"),
+    [
+        (500, 12, 12, None),
+        (500, 36, 24, None),
+        (30, 12, 12, None),
+        (30, 12, 7, None),
+        (
+            500,
+            36,
+            16,
+            r"found in 16 of 36 frames looked at only, .*; the longest gap is 0\.64 s to 1\.4",
+        ),
+        (500, 12, 0, r"no face was found in any of 12 \(of 500\) looked at frames"),
+        (20, 12, 10, r"too short: at most 18 usable frames \(20 in all\), wanted at least 25"),
+        (30, 24, 12, r"too short: at most 18 usable frames \(30 in all\)"),
+        (30, 30, 24, r"too short: 24 usable frames \(30 in all\)"),
+        (60, 60, 24, r"found in 24 of 60 frames only"),
+    ],
+)
+def test_what_was_not_looked_at_is_held_against_nobody(
+    clip: Clip, seen: Detections, frames: int, looked: int, found: int, refusal: str | None
+) -> None:
+    part = seen.first(looked)
+    part.found[found:] = False
+    clip = replace(clip, frames=frames)
+    if refusal is None:
+        assert "frames looked at; their motion" in said(clip, part) or found == looked
+    else:
+        with pytest.raises(InputError, match=refusal):
+            said(clip, part)
+
+
+@pytest.mark.parametrize("frames", [2, 12, 13, 60, 191, 192, 193, 5000])
+def test_stretches_begin_with_both_ends_and_share_no_frame(frames: int) -> None:
+    stretches = _preflight.windows(frames)
+    ids = [i for stretch in stretches for i in stretch]
+    assert len(ids) == len(set(ids)) == min(frames, _preflight.WINDOWS * _preflight.WINDOW)
+    assert all(1 <= len(stretch) <= _preflight.WINDOW for stretch in stretches)
+    assert stretches[0].start == 0 and max(stretches[:2], key=lambda s: s.stop).stop == frames == max(ids) + 1
+
+
+def test_a_training_part_without_a_face_is_refused(clip: Clip, seen: Detections) -> None:
+    seen.found[:30] = False
+    _preflight.refuse_untaught(clip, seen, 31)
+    with pytest.raises(InputError, match=r"me\.mp4: no face in the part to learn from, the first 30 of 60 .*1\.20 s"):
+        _preflight.refuse_untaught(clip, seen, 30)
 
 
 def test_two_people_are_named_with_places(clip: Clip, seen: Detections) -> None:

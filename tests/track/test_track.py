@@ -42,6 +42,7 @@ def tracked(short: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 def test_artifact_is_whole_and_sits_on_the_face(tracked: tuple[Path, list[Event]]) -> None:
     out, events = tracked
     made = artifacts.load(Track, out)
+    assert not list(out.parent.glob(".*.seen")), "of a whole track, no detections are kept"
     assert made.images.shape == (FRAMES, SIZE, SIZE, 3) and made.mattes.shape == (FRAMES, SIZE, SIZE)
     assert made.plate is not None and made.plate.shape == (SIZE, SIZE, 3)
     assert made.found.all() and made.error_pct.median() < 2
