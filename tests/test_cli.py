@@ -226,7 +226,7 @@ def test_a_stopped_track_says_what_is_kept(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(cli, "VERBS", {"track": replace(cli.VERBS["track"], start=stopped)})
     assert cli.run(["track", "me.mp4", "--out", "me.track"]) == cli.INTERRUPTED
     said = capsys.readouterr().err
-    assert "landmarks found so far are kept" in said and "begins anew" in said and "checkpoint" not in said
+    assert "so far is kept" in said and "begins anew" in said and "checkpoint" not in said
 
 
 def test_texts_out_of_files_give_a_terminal_no_orders(
