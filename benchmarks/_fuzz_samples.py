@@ -51,7 +51,7 @@ def person(frames: int = 4, splats: int = 40) -> Avatar:
     ids = torch.randint(0, len(model.faces), (n,), generator=generator)
     scales = torch.full((n, 3), -2.0)
     look = RiggedSplats(ids, torch.zeros(n, 3), quats, scales, torch.ones(n), torch.zeros(n, 1, 3))
-    seen = torch.zeros(frames, 478, 2), torch.ones(frames, dtype=torch.bool), torch.zeros(frames)
+    seen = torch.ones(frames, dtype=torch.bool), torch.zeros(frames)
     source = Source(Path("a.mp4"), "00", 25.0, (0, 0, 64, 64), 3, torch.arange(frames), *seen)
     who = Identity(model.id, torch.zeros(len(model.shape_basis)))
     meta = provenance.record({}, provenance.SYNTHETIC, "00")

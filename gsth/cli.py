@@ -188,8 +188,8 @@ def _verify(argv: Argv) -> Iterator[Event]:
 NOTHING_LEFT = "nothing half-written was left"
 GOES_ON = "the same command goes on from the last checkpoint"
 LANDMARKS_KEPT = (
-    "nothing half-written was left; with --out, what was found in a video's frames so far is kept for the same command, "
-    "and the rest begins anew"
+    "nothing half-written was left; with --out, what was found in a video's frames so far is kept for the same "
+    "command, and the rest begins anew"
 )
 
 

@@ -21,12 +21,18 @@ CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _threads() -> None:
-    """Two threads, as on the machines that the time limits are meant for; one in each process of ``pytest -n 2``."""
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Two threads, as on the machines that the time limits are meant for; one in each process of ``pytest -n 2``.
+
+    Before and after every test: what one leaves behind must not round another's sums differently.
+    """
     import torch
 
-    torch.set_num_threads(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+    count = max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(count)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,11 +206,14 @@ def command(*args: object) -> list[str]:
 
 
 @pytest.mark.slow
-def test_killed_training_goes_on(short_film: Path, tmp_path: Path) -> None:
+def test_killed_training_goes_on(short_film: Path, tmp_path: Path, threads: Callable[[int], None]) -> None:
+    """To the bit, where sums are rounded alike: all with one thread."""
+    threads(1)
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
     options = ("--track.size", 128, "--avatar.steps", 300, "--avatar.checkpoint-every", 20)
     out = tmp_path / "a.avatar"
     args = command("train", short_film, "--out", out, *AGREED, "quick", *options)
-    run = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=alone)
     work = pipeline.work_folder(out)
     deadline = time.time() + 240
     while not list(work.glob("train/checkpoint-*")) and time.time() < deadline and run.poll() is None:
@@ -217,7 +221,7 @@ def test_killed_training_goes_on(short_film: Path, tmp_path: Path) -> None:
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     assert list(work.glob("train/checkpoint-*")) and not out.exists()
-    again = subprocess.run(args, capture_output=True, text=True, timeout=400)
+    again = subprocess.run(args, capture_output=True, text=True, timeout=400, env=alone)
     assert again.returncode == 0, again.stderr
     assert "going on with the track" in again.stdout + again.stderr
     whole = tmp_path / "b.avatar"
