@@ -190,9 +190,7 @@ def good() -> bytes:
     splats = RiggedSplats(
         torch.tensor([0]), torch.zeros(1, 3), torch.eye(4)[:1], torch.zeros(1, 3), torch.zeros(1), torch.zeros(1, 1, 3)
     )
-    source = Source(
-        Path("x"), "0", 25.0, (0, 0, 8, 8), 1, torch.arange(2), torch.zeros(2, 478, 2), torch.ones(2), torch.zeros(2)
-    )
+    source = Source(Path("x"), "0", 25.0, (0, 0, 8, 8), 1, torch.arange(2), torch.ones(2), torch.zeros(2))
     cameras = Cameras(torch.eye(4)[None], torch.tensor([[[9.0, 0, 4], [0, 9, 4], [0, 0, 1]]]), 8, 8)
     avatar = Avatar(tiny, Identity(tiny.id, torch.zeros(0)), splats, cameras, motion, source)
     return _glb_write.to_bytes(avatar, motion, 0, True)
