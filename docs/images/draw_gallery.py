@@ -24,6 +24,7 @@ from gsth.types import Motion
 HERE = Path(__file__).parent
 SIDE_PX = 224
 YAWS_DEG = (-40.0, -20.0, 0.0, 20.0, 40.0)
+TURN_DEG = ((-90.0, -64.0, -39.0, -13.0), (13.0, 39.0, 64.0, 90.0))
 FACES = {
     "at rest": {},
     "jawOpen": {"jawOpen": 0.7},
@@ -60,10 +61,12 @@ def write(name: str, picture: np.ndarray, avatar: Avatar) -> None:
 
 
 def main(demo: Path) -> None:
-    """Draw the three strips and the README's first picture."""
+    """Draw the strips, the turntable and the README's first picture."""
     avatar = Avatar.load(demo / "actor.avatar")
     middle = avatar.motion[len(avatar.motion) // 3]
     write("gallery_sides.jpg", np.concatenate([drawn(avatar, middle, yaw) for yaw in YAWS_DEG], 1), avatar)
+    turned = [np.concatenate([drawn(avatar, middle, yaw) for yaw in row], 1) for row in TURN_DEG]
+    write("gallery_turntable.jpg", np.concatenate(turned, 0), avatar)
     names, faces = avatar.head.expression_names, []
     for weights in FACES.values():
         expr = torch.zeros_like(middle.expr)
